@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! memfds, and what can be done to them.
+
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::fd::{AsRawFd, FromRawFd};
+
+/// A memfd that can be sealed, of this size, all hole.
+pub fn create(size: u64) -> Result<File> {
+    create_with(libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING, size)
+}
+
+/// A memfd with these flags, of this size, all hole.
+pub fn create_with(flags: libc::c_uint, size: u64) -> Result<File> {
+    // SAFETY: the name is a string that ends in NUL.
+    let fd = Errno::result(unsafe { libc::memfd_create(c"test".as_ptr(), flags) })
+        .context("memfd_create")?;
+    // SAFETY: the kernel just made this descriptor for us.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(size).context("ftruncate")?;
+    Ok(file)
+}
+
+/// Another open file of the same inode.
+pub fn reopen(file: &File, write: bool) -> Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(write)
+        .open(path)?;
+    Ok(file)
+}
+
+/// ftruncate(2).
+pub fn truncate(file: &File, size: u64) -> Result<(), Errno> {
+    // SAFETY: a descriptor and a number.
+    Errno::result(unsafe { libc::ftruncate(file.as_raw_fd(), size as libc::off_t) }).map(drop)
+}
+
+/// fallocate(2), which also punches holes.
+pub fn fallocate(file: &File, mode: libc::c_int, start: u64, len: u64) -> Result<(), Errno> {
+    let (start, len) = (start as libc::off_t, len as libc::off_t);
+    // SAFETY: a descriptor and numbers.
+    Errno::result(unsafe { libc::fallocate(file.as_raw_fd(), mode, start, len) }).map(drop)
+}
+
+/// Punches a hole.
+pub fn punch(file: &File, start: u64, len: u64) -> Result<(), Errno> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    fallocate(file, mode, start, len)
+}
+
+/// pwrite(2) of these bytes.
+pub fn write_at(file: &File, start: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    let fd = file.as_raw_fd();
+    // SAFETY: the bytes are ours for the duration of the call.
+    let written = unsafe {
+        libc::pwrite(
+            fd,
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            start as libc::off_t,
+        )
+    };
+    Errno::result(written).map(|written| written as usize)
+}
+
+/// The file's seals.
+pub fn seals(file: &File) -> Result<libc::c_int, Errno> {
+    // SAFETY: a descriptor.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) })
+}
+
+/// Adds seals.
+pub fn add_seals(file: &File, seals: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: a descriptor and a number.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
+}
+
+/// The file's position.
+pub fn position(mut file: &File) -> Result<u64> {
+    Ok(file.stream_position()?)
+}
+
+/// Moves the file's position.
+pub fn seek(mut file: &File, position: u64) -> Result<()> {
+    ensure!(file.seek(SeekFrom::Start(position))? == position);
+    Ok(())
+}
+
+/// The file system type that fstatfs(2) names.
+pub fn fs_magic(file: &impl AsRawFd) -> Result<libc::c_long> {
+    // SAFETY: all zero is a valid value of this struct of integers.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes to a struct of ours.
+    Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), &mut stat) })?;
+    Ok(stat.f_type as libc::c_long)
+}
+
+/// A shared mapping of a file's first bytes.
+#[derive(Debug)]
+pub struct Mapping {
+    start: *mut libc::c_void,
+    len: usize,
+}
+
+impl Mapping {
+    /// Maps them to be read and written.
+    pub fn new(file: &File, len: usize) -> Result<Self, Errno> {
+        Self::with_protection(file, len, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// Maps them with this protection.
+    pub fn with_protection(file: &File, len: usize, prot: libc::c_int) -> Result<Self, Errno> {
+        let (flags, fd) = (libc::MAP_SHARED, file.as_raw_fd());
+        // SAFETY: a new mapping, wherever the kernel likes.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) };
+        match start == libc::MAP_FAILED {
+            true => Err(Errno::last()),
+            false => Ok(Self { start, len }),
+        }
+    }
+
+    /// madvise(2) of all of it.
+    pub fn advise(&self, advice: libc::c_int) -> Result<(), Errno> {
+        // SAFETY: a mapping of ours; no advice that is used here takes its contents away.
+        Errno::result(unsafe { libc::madvise(self.start, self.len, advice) }).map(drop)
+    }
+
+    /// Writes a byte.
+    pub fn write(&self, index: usize, byte: u8) {
+        assert!(index < self.len);
+        // SAFETY: within the mapping. Volatile, since the memory is shared with the file's other users.
+        unsafe { self.start.cast::<u8>().add(index).write_volatile(byte) };
+    }
+
+    /// Reads a byte.
+    pub fn read(&self, index: usize) -> u8 {
+        assert!(index < self.len);
+        // SAFETY: as above.
+        unsafe { self.start.cast::<u8>().add(index).read_volatile() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made above, which ends with `self`.
+        unsafe { libc::munmap(self.start, self.len) };
+    }
+}

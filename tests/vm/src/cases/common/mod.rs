@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What several modules of test cases need.
+
+pub mod data;
+pub mod memfd;
+pub mod pages;
+
+use crate::ctx::Ctx;
+use crate::luo::{ioctl, Device, FdArg, Session, SessionArg, PRESERVE_FD};
+use anyhow::{bail, ensure, Context, Result};
+use luo_vm_protocol::Orchestrator;
+use nix::errno::Errno;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Fails unless the result is this error.
+pub fn refused<T>(what: &str, result: Result<T, Errno>, wanted: Errno) -> Result<()> {
+    match result {
+        Ok(_) => bail!("{what}: done, instead of {wanted:?}"),
+        Err(errno) => {
+            ensure!(errno == wanted, "{what}: {errno:?} instead of {wanted:?}");
+            Ok(())
+        }
+    }
+}
+
+/// The errno at the bottom of an error.
+pub fn errno_of(error: &anyhow::Error) -> Option<Errno> {
+    error.chain().find_map(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        let raw = io.and_then(std::io::Error::raw_os_error);
+        cause
+            .downcast_ref::<Errno>()
+            .copied()
+            .or(raw.map(Errno::from_raw))
+    })
+}
+
+/// Number of descriptors that this process has open.
+pub fn open_fds() -> Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd")?.count())
+}
+
+/// Runs `body`, and fails if more or fewer descriptors are open after it.
+pub fn no_fd_leak(what: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = open_fds()?;
+    body()?;
+    let after = open_fds()?;
+    ensure!(
+        before == after,
+        "{what}: {before} descriptors open before, {after} after"
+    );
+    Ok(())
+}
+
+/// Ends a case as skipped where the orchestrator is the kernel's own, which does not do what is asked of ours.
+pub fn only_ours(ctx: &Ctx, why: &str) -> Result<()> {
+    match is_ours(ctx) {
+        true => Ok(()),
+        false => ctx.skip(&format!("the C orchestrator: {why}")),
+    }
+}
+
+/// True if luo.ko serves the device.
+pub fn is_ours(ctx: &Ctx) -> bool {
+    ctx.orchestrator() != Orchestrator::C
+}
+
+/// Fails unless the session still does its work: a new file can be put into it.
+pub fn still_works(session: &Session) -> Result<()> {
+    const TOKEN: u64 = 0x5711_1100;
+    let count = open_fds()?;
+    let file = memfd::create(0)?;
+    session.name().context("the session's name")?;
+    // Several checks of one session each need a token of their own.
+    let token = (TOKEN..TOKEN + 1000)
+        .find(|&token| session.preserve(&file, token) != Err(Errno::EEXIST))
+        .context("a free token")?;
+    refused(
+        "the same token again",
+        session.preserve(&file, token),
+        Errno::EEXIST,
+    )?;
+    drop(file);
+    ensure!(open_fds()? == count, "a descriptor leaked");
+    Ok(())
+}
+
+/// PRESERVE_FD of any number, be it a descriptor or not.
+pub fn preserve_number(session: &Session, fd: RawFd, token: u64) -> Result<(), Errno> {
+    ioctl(
+        session.0.as_raw_fd(),
+        PRESERVE_FD,
+        &mut FdArg::new(fd, token),
+    )
+    .map(drop)
+}
+
+/// CREATE_SESSION or RETRIEVE_SESSION with these 64 bytes for a name.
+pub fn session_by_bytes(
+    device: &Device,
+    number: u32,
+    name: &[u8; 64],
+) -> Result<Session, Errno> {
+    let mut arg = SessionArg::new("");
+    arg.name = *name;
+    ioctl(device.0.as_raw_fd(), number, &mut arg)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(Session(unsafe { OwnedFd::from_raw_fd(arg.fd) }))
+}
+
+/// A name as the kernel wants it, filled up with NUL.
+pub fn name_bytes(name: &[u8]) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    bytes[..name.len()].copy_from_slice(name);
+    bytes
+}
+
+/// A limit on the number of open files, at `extra` more than are open now; back to what it was when dropped.
+pub struct FdLimit {
+    before: libc::rlimit,
+}
+
+impl FdLimit {
+    /// Sets the limit.
+    pub fn room_for(extra: usize) -> Result<Self> {
+        // The lowest free numbers are used first: with no gap below, the count is the limit. A directory stream of
+        // the count itself is open during it, hence the one less.
+        let open = open_fds()? - 1;
+        let highest = (0..4096)
+            .filter(|&fd| {
+                // SAFETY: asks for the flags of a descriptor, if there is one.
+                unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+            })
+            .max()
+            .unwrap_or(0) as usize;
+        let mut fillers = Vec::new();
+        for _ in open..=highest {
+            fillers.push(std::fs::File::open("/dev/null")?);
+        }
+        drop(fillers);
+        let before = get_limit()?;
+        let limit = libc::rlimit {
+            rlim_cur: (open + extra) as libc::rlim_t,
+            ..before
+        };
+        set_limit(&limit)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for FdLimit {
+    fn drop(&mut self) {
+        let _ = set_limit(&self.before);
+    }
+}
+
+fn get_limit() -> Result<libc::rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes to a struct of ours.
+    Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    Ok(limit)
+}
+
+fn set_limit(limit: &libc::rlimit) -> Result<()> {
+    // SAFETY: the kernel reads a struct of ours.
+    Errno::result(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, limit) })?;
+    Ok(())
+}

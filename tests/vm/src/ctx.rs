@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a test case has at hand.
+
+use crate::cmdline::Words;
+use crate::init::orchestrator;
+use crate::kmsg::Log;
+use crate::test::Skip;
+use crate::{kexec, kmsg, report};
+use anyhow::{bail, Context, Result};
+use liveupdate::Device;
+use luo_vm_protocol::{Event, Orchestrator, Outcome, Plan, MARK_END};
+use std::any::Any;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What a test case has at hand: its stage, the kernel's log since it began, and ways to look around.
+pub struct Ctx {
+    test: String,
+    words: Words,
+    plan: Plan,
+    log: Log,
+    kept: Vec<Box<dyn Any>>,
+}
+
+impl Ctx {
+    pub(crate) fn new(test: &str, words: Words, plan: Plan) -> Result<Self> {
+        Ok(Self {
+            test: test.into(),
+            words,
+            plan,
+            log: Log::from_now()?,
+            kept: Vec::new(),
+        })
+    }
+
+    /// Which kernel this is, from 1.
+    pub fn stage(&self) -> usize {
+        self.words.stage
+    }
+
+    /// The orchestrator of this kernel.
+    pub fn orchestrator(&self) -> Orchestrator {
+        self.plan.stages[self.words.stage - 1].orchestrator
+    }
+
+    /// Opens `/dev/liveupdate`. Only one may have it open: drop it soon.
+    pub fn device(&self) -> Result<Device> {
+        Ok(Device::open()?)
+    }
+
+    /// Holds a value until this kernel ends: a session that shall go through the kexec after this stage.
+    pub fn keep<T: 'static>(&mut self, value: T) {
+        self.kept.push(Box::new(value));
+    }
+
+    /// Stores a small string for the later stages. It travels on the kernel command line: keep it under 200 bytes.
+    pub fn set(&mut self, key: &str, value: impl ToString) {
+        self.words.carry.insert(key.into(), value.to_string());
+    }
+
+    /// A string that an earlier stage stored.
+    pub fn get(&self, key: &str) -> Result<&str> {
+        let value = self.words.carry.get(key);
+        Ok(value.with_context(|| format!("no earlier stage stored {key:?}"))?)
+    }
+
+    /// The kernel log since the stage began.
+    pub fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    /// Ends the test as skipped: `return ctx.skip("needs a TPM");`
+    pub fn skip(&self, why: &str) -> Result<()> {
+        Err(Skip(why.into()).into())
+    }
+
+    /// Inserts `luo.ko`. Needs `Orchestrator::None`: else it is in already.
+    pub fn insmod(&self, params: &str) -> Result<()> {
+        orchestrator::insert(params)
+    }
+
+    /// Removes `luo.ko`.
+    pub fn rmmod(&self) -> Result<()> {
+        orchestrator::remove()
+    }
+
+    /// Loads the next kernel and jumps: for a test that has something to do right at the jump, or expects it to fail.
+    /// Returns only when it failed. (At the end of a stage the framework does this by itself.)
+    pub fn kexec(&mut self) -> Result<Infallible> {
+        self.kexec_load()?;
+        report::send(&Event::Jump {
+            stage: self.words.stage + 1,
+        });
+        Err(anyhow::Error::from(kexec::execute()).context("reboot(LINUX_REBOOT_CMD_KEXEC)"))
+    }
+
+    /// Loads the next kernel, without jumping.
+    pub fn kexec_load(&self) -> Result<()> {
+        let next = Words {
+            stage: self.words.stage + 1,
+            carry: self.words.carry.clone(),
+        };
+        // A test of one stage may load a kernel too; it is never started.
+        let stages = &self.plan.stages;
+        let stage = stages
+            .get(next.stage - 1)
+            .or(stages.last())
+            .context("a plan without a stage")?;
+        kexec::load(&format!("{} {}", stage.cmdline, next.to_cmdline()))
+    }
+
+    /// Reports a case inside this test, counted by its own name.
+    pub fn report_case(&self, name: &str, outcome: Outcome, took: Duration) {
+        let ms = took.as_millis() as u64;
+        // The harness waits for this mark before it believes that the console holds all of the case.
+        kmsg::write(&format!("{MARK_END}{name}"));
+        report::send(&Event::Result {
+            test: name.into(),
+            outcome,
+            ms,
+        });
+    }
+
+    /// KHO's folder in debugfs.
+    pub fn kho_debugfs(&self) -> PathBuf {
+        Path::new("/sys/kernel/debug/kho").into()
+    }
+
+    /// A line of `/proc/meminfo`, in KiB: `meminfo_kib("Shmem")`.
+    pub fn meminfo_kib(&self, key: &str) -> Result<u64> {
+        let text = std::fs::read_to_string("/proc/meminfo")?;
+        text.lines()
+            .find_map(|line| {
+                let value = line.strip_prefix(key)?.strip_prefix(':')?;
+                value.split_whitespace().next()?.parse().ok()
+            })
+            .with_context(|| format!("no {key} in /proc/meminfo"))
+    }
+
+    /// Waits until `done` says so; an error when that takes longer than `timeout`.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut done: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        while !done() {
+            if Instant::now() > deadline {
+                bail!(
+                    "{}: not within {} ms: {what}",
+                    self.test,
+                    timeout.as_millis()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}

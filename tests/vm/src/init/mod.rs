@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Process 1 of the VM: prepares the machine, does what the plan says, powers off.
+
+mod mounts;
+pub mod orchestrator;
+mod runner;
+mod swap;
+
+use crate::cmdline::Words;
+use crate::{kmsg, report};
+use anyhow::{Context, Result};
+use luo_vm_protocol::{Event, Outcome, Plan, Work, PLAN_PATH};
+use nix::sys::reboot::{reboot, RebootMode};
+
+/// Does all of it; the machine is off when this is through.
+pub fn main() -> ! {
+    if let Err(err) = run() {
+        // Without a report the harness fails what was to be run; the console tells it why.
+        kmsg::write(&format!("luo-vm: init: {err:#}"));
+        report::send(&Event::Note {
+            text: format!("init: {err:#}"),
+        });
+    }
+    power_off()
+}
+
+fn power_off() -> ! {
+    nix::unistd::sync();
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+    panic!("the machine does not power off");
+}
+
+fn run() -> Result<()> {
+    mounts::mount_all().context("mounting")?;
+    // Else the kernel swallows our marks when many come in a short time.
+    std::fs::write("/proc/sys/kernel/printk_devkmsg", "on").context("printk_devkmsg")?;
+    report::prepare().context("second serial port")?;
+    let plan = std::fs::read_to_string(PLAN_PATH).context(PLAN_PATH)?;
+    let plan: Plan = serde_json::from_str(&plan).context(PLAN_PATH)?;
+    let words = Words::of_this_kernel()?;
+    report::send(&boot_event(words.stage)?);
+
+    if plan.zram_mib > 0 {
+        swap::zram(plan.zram_mib).context("swap on zram")?;
+    }
+    let stage = plan
+        .stages
+        .get(words.stage - 1)
+        .context("the plan knows no such stage")?;
+    let ready = orchestrator::prepare(stage.orchestrator, &plan.params);
+    match &plan.work {
+        Work::Probe => {}
+        Work::Demo => ready?,
+        Work::Tests(names) => match ready {
+            Ok(()) => runner::run_all(names, &words, &plan)?,
+            Err(err) => fail_all(names, &format!("{err:#}")),
+        },
+    }
+    report::send(&Event::Done);
+    Ok(())
+}
+
+fn boot_event(stage: usize) -> Result<Event> {
+    let uptime = std::fs::read_to_string("/proc/uptime")?;
+    let seconds: f64 = uptime.split(' ').next().unwrap_or_default().parse()?;
+    Ok(Event::Boot {
+        stage,
+        version: nix::sys::utsname::uname()?
+            .version()
+            .to_string_lossy()
+            .into_owned(),
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+            .trim()
+            .into(),
+        uptime_ms: (seconds * 1000.0) as u64,
+    })
+}
+
+fn fail_all(names: &[String], why: &str) {
+    for test in names {
+        let outcome = Outcome::Failed(why.into());
+        report::send(&Event::Result {
+            test: test.clone(),
+            outcome,
+            ms: 0,
+        });
+    }
+}

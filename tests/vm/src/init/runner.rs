@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs tests, each in a child process of its own.
+
+use crate::cmdline::Words;
+use crate::ctx::Ctx;
+use crate::process::Child;
+use crate::test::{Skip, Test};
+use crate::{cases, kmsg, report};
+use anyhow::Result;
+use luo_vm_protocol::{Event, Outcome, Plan, MARK_END, MARK_START};
+use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitStatus};
+use nix::unistd::Pid;
+use std::io::Write;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::{Duration, Instant};
+
+/// Runs the tests of the plan, as far as this kernel has a part in them.
+pub fn run_all(names: &[String], words: &Words, plan: &Plan) -> Result<()> {
+    for name in names {
+        let begin = Instant::now();
+        let Some(test) = cases::find(name) else {
+            finish(name, Outcome::Failed("there is no such test".into()), begin);
+            continue;
+        };
+        report::send(&Event::Start {
+            test: name.clone(),
+            timeout_s: test.config.timeout(),
+        });
+        kmsg::write(&format!("{MARK_START}{name}"));
+        let outcome = run_stage(name, test, words, plan)?;
+        clean_up();
+        finish(name, outcome, begin);
+    }
+    Ok(())
+}
+
+fn finish(name: &str, outcome: Outcome, begin: Instant) {
+    kmsg::write(&format!("{MARK_END}{name}"));
+    let ms = begin.elapsed().as_millis() as u64;
+    report::send(&Event::Result {
+        test: name.into(),
+        outcome,
+        ms,
+    });
+}
+
+/// Runs one stage in a child. Does not return when the child goes on to the next kernel.
+fn run_stage(name: &str, test: &Test, words: &Words, plan: &Plan) -> Result<Outcome> {
+    let timeout = Duration::from_secs(test.config.timeout().into());
+    let mut child = Child::spawn(|pipe| {
+        let outcome = stage_outcome(name, test, words, plan);
+        let outcome = serde_json::to_vec(&outcome).expect("an outcome is JSON");
+        let _ = pipe.write_all(&outcome);
+    })?;
+    let Some(said) = child.read_all(timeout)? else {
+        child.kill()?;
+        return Ok(Outcome::Failed(format!(
+            "not done within {} s",
+            timeout.as_secs()
+        )));
+    };
+    let end = child.wait()?;
+    Ok(match serde_json::from_slice(&said) {
+        Ok(outcome) => outcome,
+        Err(_) => Outcome::Failed(format!("the test's process ended without a word: {end:?}")),
+    })
+}
+
+/// The body of the child.
+fn stage_outcome(name: &str, test: &Test, words: &Words, plan: &Plan) -> Outcome {
+    let run = || -> Result<()> {
+        let mut ctx = Ctx::new(name, words.clone(), plan.clone())?;
+        test.stages[words.stage - 1](&mut ctx)?;
+        if words.stage < test.stages.len() {
+            match ctx.kexec()? {}
+        }
+        Ok(())
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => Outcome::Passed,
+        Ok(Err(err)) => match err.downcast_ref::<Skip>() {
+            Some(skip) => Outcome::Skipped(skip.0.clone()),
+            None => Outcome::Failed(format!("{err:#}")),
+        },
+        Err(panic) => Outcome::Failed(match panic.downcast_ref::<String>() {
+            Some(text) => text.clone(),
+            None => (*panic.downcast_ref::<&str>().unwrap_or(&"panic")).to_string(),
+        }),
+    }
+}
+
+/// Kills all that the test left behind and waits for its end, so that the next one finds the device free.
+fn clean_up() {
+    // From process 1, -1 means everyone else.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    while let Ok(status) = waitpid(Pid::from_raw(-1), None) {
+        if matches!(status, WaitStatus::StillAlive) {
+            break;
+        }
+    }
+}

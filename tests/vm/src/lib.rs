@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What runs inside the test VM: `/init`, the frame in which test cases run, and the cases themselves.
+//!
+//! README.md beside the manifest says how to add a case.
+
+pub mod cases;
+pub mod cmdline;
+pub mod ctx;
+pub mod init;
+pub mod kexec;
+pub mod kmsg;
+pub mod process;
+pub mod report;
+pub mod test;

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The program inside the test VM.
+//!
+//! One static binary with several faces: as process 1 it is `/init` of the initramfs, which prepares the machine, runs
+//! what the plan says and powers off; on the host `luo-vm list` prints the test cases as JSON for the harness; and as
+//! `kexec` it stands in for the tool of that name.
+
+use luo_vm::{cases, init, kexec};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::main();
+    }
+    let mut args = std::env::args();
+    let program = args.next().unwrap_or_default();
+    if program.ends_with("kexec") {
+        return kexec::applet(args);
+    }
+    match args.next().as_deref() {
+        Some("list") => {
+            println!(
+                "{}",
+                serde_json::to_string(&cases::list()).expect("a list is JSON")
+            );
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("usage: luo-vm list   print the test cases as JSON\nAs process 1 it is the VM's /init.");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Child processes: how tests are kept apart, and how a test gets a process that it may kill.
+
+use anyhow::{bail, Context, Result};
+use nix::fcntl::OFlag;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitStatus};
+use nix::unistd::{fork, pipe2, ForkResult, Pid};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// A forked child and the pipe on which it speaks.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pipe: File,
+    reaped: bool,
+}
+
+impl Child {
+    /// Forks a child that runs `body` with the writing end of a pipe, then exits with 0.
+    ///
+    /// A panic in `body` ends the child with 101.
+    pub fn spawn(body: impl FnOnce(&mut File)) -> Result<Self> {
+        // Closed on exec: a program started by the child must not keep the pipe open.
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("pipe")?;
+        // SAFETY: this program has no threads, so the child may do all that the parent may.
+        match unsafe { fork() }.context("fork")? {
+            ForkResult::Parent { child } => {
+                drop(writer);
+                Ok(Self {
+                    pid: child,
+                    pipe: File::from(reader),
+                    reaped: false,
+                })
+            }
+            ForkResult::Child => {
+                drop(reader);
+                exit_after(body, writer)
+            }
+        }
+    }
+
+    /// A child that runs `setup`, says that it is done, and then only waits to be killed, holding what `setup` gave.
+    ///
+    /// Returns once `setup` is done.
+    pub fn holder<T>(setup: impl FnOnce() -> Result<T>) -> Result<Self> {
+        let mut child = Self::spawn(|pipe| {
+            let held = setup();
+            let word = match &held {
+                Ok(_) => "ready".to_string(),
+                Err(err) => format!("{err:#}"),
+            };
+            let _ = writeln!(pipe, "{word}");
+            while held.is_ok() {
+                nix::unistd::pause();
+            }
+        })?;
+        let word = child.read_line(Duration::from_secs(30))?;
+        if word != "ready" {
+            bail!("the child that should hold something: {word}");
+        }
+        Ok(child)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// One line of what it writes; an error when it takes longer than `timeout`, or ends without.
+    pub fn read_line(&mut self, timeout: Duration) -> Result<String> {
+        let deadline = Instant::now() + timeout;
+        let mut line = Vec::new();
+        loop {
+            let mut byte = [0];
+            if !self.readable(deadline)? {
+                bail!("nothing from the child within {} s", timeout.as_secs());
+            }
+            match self.pipe.read(&mut byte)? {
+                0 => bail!("the child ended: {}", String::from_utf8_lossy(&line)),
+                _ if byte[0] == b'\n' => return Ok(String::from_utf8_lossy(&line).into_owned()),
+                _ => line.push(byte[0]),
+            }
+        }
+    }
+
+    /// All it writes until it closes the pipe; `None` when it takes longer than `timeout`.
+    pub fn read_all(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let deadline = Instant::now() + timeout;
+        let mut all = Vec::new();
+        let mut buffer = [0; 4096];
+        while self.readable(deadline)? {
+            match self.pipe.read(&mut buffer)? {
+                0 => return Ok(Some(all)),
+                n => all.extend_from_slice(&buffer[..n]),
+            }
+        }
+        Ok(None)
+    }
+
+    /// SIGKILL, and the wait until the kernel has torn it down: when this returns its files are closed.
+    pub fn kill(mut self) -> Result<WaitStatus> {
+        kill(self.pid, Signal::SIGKILL).context("kill")?;
+        self.reap()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Result<WaitStatus> {
+        self.reap()
+    }
+
+    fn reap(&mut self) -> Result<WaitStatus> {
+        self.reaped = true;
+        waitpid(self.pid, None).context("waitpid")
+    }
+
+    fn readable(&self, deadline: Instant) -> Result<bool> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, left)? > 0)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.reaped {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, None);
+        }
+    }
+}
+
+fn exit_after(body: impl FnOnce(&mut File), writer: OwnedFd) -> ! {
+    let mut pipe = File::from(writer);
+    let run = std::panic::AssertUnwindSafe(|| body(&mut pipe));
+    let code = if std::panic::catch_unwind(run).is_ok() {
+        0
+    } else {
+        101
+    };
+    // Not std::process::exit: what the parent had registered for its own exit is not the child's to run.
+    // SAFETY: ends this process and touches nothing else.
+    unsafe { libc::_exit(code) }
+}

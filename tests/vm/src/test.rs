@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a test case is, and the machine it wants.
+
+use crate::ctx::Ctx;
+use anyhow::Result;
+pub use luo_vm_protocol::Orchestrator;
+use luo_vm_protocol::{TestInfo, VmConfig};
+
+/// One stage of a test: what it does in one kernel.
+pub type StageFn = fn(&mut Ctx) -> Result<()>;
+
+/// A test case.
+pub struct Test {
+    /// Its name within the module; the report calls it `module::name`.
+    pub name: &'static str,
+    /// The machine it wants.
+    pub config: Config,
+    /// What it does: stage k runs in the k-th kernel, with a kexec after each but the last.
+    pub stages: &'static [StageFn],
+}
+
+impl Test {
+    /// A test that needs one kernel.
+    pub const fn new(name: &'static str, config: Config, stages: &'static [StageFn]) -> Self {
+        Self {
+            name,
+            config,
+            stages,
+        }
+    }
+
+    /// The test as the harness wants to know it.
+    pub fn info(&self, module: &str) -> TestInfo {
+        TestInfo {
+            name: format!("{module}::{}", self.name),
+            stages: self.stages.len(),
+            config: self.config.to_protocol(),
+        }
+    }
+}
+
+/// The machine that a test wants: start with [`Config::new`] and change what matters.
+#[derive(Clone, Copy)]
+pub struct Config {
+    memory_mib: u32,
+    cpus: u32,
+    cmdline: &'static str,
+    zram_mib: u32,
+    orchestrators: &'static [Orchestrator],
+    params: &'static str,
+    timeout_s: u32,
+    allow_log: &'static [&'static str],
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Config {
+    /// 1 GiB, 2 CPUs, the orchestrator that the run is about, 60 seconds.
+    pub const fn new() -> Self {
+        Self {
+            memory_mib: 1024,
+            cpus: 2,
+            cmdline: "",
+            zram_mib: 0,
+            orchestrators: &[Orchestrator::Default],
+            params: "",
+            timeout_s: 60,
+            allow_log: &[],
+        }
+    }
+
+    /// So much memory.
+    pub const fn memory_mib(self, memory_mib: u32) -> Self {
+        Self { memory_mib, ..self }
+    }
+
+    /// So many virtual CPUs.
+    pub const fn cpus(self, cpus: u32) -> Self {
+        Self { cpus, ..self }
+    }
+
+    /// Words added to the end of the kernel command line, e.g. `kho=off`.
+    pub const fn cmdline(self, cmdline: &'static str) -> Self {
+        Self { cmdline, ..self }
+    }
+
+    /// A swap device of this size, in compressed memory.
+    pub const fn swap_mib(self, zram_mib: u32) -> Self {
+        Self { zram_mib, ..self }
+    }
+
+    /// This orchestrator in each stage; the last one repeats.
+    pub const fn orchestrators(self, orchestrators: &'static [Orchestrator]) -> Self {
+        Self {
+            orchestrators,
+            ..self
+        }
+    }
+
+    /// Parameters for `luo.ko`, e.g. `memfd_v2=1`.
+    pub const fn params(self, params: &'static str) -> Self {
+        Self { params, ..self }
+    }
+
+    /// Seconds that each stage may take.
+    pub const fn timeout_s(self, timeout_s: u32) -> Self {
+        Self { timeout_s, ..self }
+    }
+
+    /// Pieces of console lines that look like a kernel bug and are wanted here.
+    pub const fn allow_log(self, allow_log: &'static [&'static str]) -> Self {
+        Self { allow_log, ..self }
+    }
+
+    /// Seconds that each stage may take.
+    pub const fn timeout(&self) -> u32 {
+        self.timeout_s
+    }
+
+    fn to_protocol(self) -> VmConfig {
+        VmConfig {
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            cmdline: self.cmdline.into(),
+            zram_mib: self.zram_mib,
+            orchestrators: self.orchestrators.to_vec(),
+            params: self.params.into(),
+            timeout_s: self.timeout_s,
+            allow_log: self.allow_log.iter().map(|&s| s.into()).collect(),
+        }
+    }
+}
+
+/// A test that ends with this error counts as skipped, not as failed.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
