@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The Rust Live Update Orchestrator. `make help` tells what there is to make.
+#
+# All that the kernel side needs (packages, Rust sources, bindgen, a patched and
+# built kernel) is made ready by tools/setup, in a cache outside of this clone.
+# It leaves the places in build/paths, which the recipes here read: they are
+# known only once the set-up has run, so they cannot be make variables.
+
+BUILD := $(CURDIR)/build
+# Reads build/paths into the environment of the rest of the recipe's line.
+PATHS := set -a; . $(BUILD)/paths; set +a;
+CARGO := cargo
+HARNESS = $(CARGO) run --quiet --release --manifest-path tools/Cargo.toml -p harness --
+
+# Sources of the module, as rustfmt sees them. Its own tests and tools are
+# Cargo workspaces with rules of their own.
+MODULE_RS = $(shell find src samples -name '*.rs' 2>/dev/null)
+WORKSPACES = $(shell grep -ls '^\[workspace\]' tools/Cargo.toml tests/*/Cargo.toml)
+
+# Only what runs a virtual machine wants QEMU.
+VM_GOALS := demo check check-vm bench
+SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
+
+.DEFAULT_GOAL := all
+.PHONY: all module tools setup kernel paths demo bench check check-host check-vm \
+	clippy fmt fmt-check docs clean distclean clean-cache help
+
+all: module tools
+
+# ---- Building ----------------------------------------------------------------
+
+setup:
+	@tools/setup/setup $(BUILD)/paths $(SETUP_VM)
+
+kernel: setup
+	@$(PATHS) echo "kernel: $$BZIMAGE"
+
+module: setup
+	@mkdir -p $(BUILD)/module
+	@$(PATHS) $(MAKE) --no-print-directory -C "$$LINUX_BUILD" \
+		M=$(CURDIR) MO=$(BUILD)/module modules
+
+tools:
+	$(CARGO) build --release --manifest-path tools/Cargo.toml -p luoctl
+
+paths: setup
+	@cat $(BUILD)/paths
+
+# ---- Running -----------------------------------------------------------------
+
+demo: module
+	@$(PATHS) $(HARNESS) demo
+
+bench: module
+	@$(PATHS) $(HARNESS) bench
+
+# ---- Checking ----------------------------------------------------------------
+
+check: module
+	@$(PATHS) .ci/check setup host vm
+
+check-host:
+	@.ci/check setup host
+
+check-vm: module
+	@$(PATHS) .ci/check vm
+
+# In a folder of its own: an object that clippy made is not one to load.
+clippy: setup
+	@mkdir -p $(BUILD)/clippy
+	@$(PATHS) $(MAKE) --no-print-directory -C "$$LINUX_BUILD" \
+		M=$(CURDIR) MO=$(BUILD)/clippy CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
+	@set -e; for manifest in $(WORKSPACES); do \
+		$(CARGO) clippy --manifest-path $$manifest --workspace --all-targets -- -D warnings; \
+	done
+
+fmt: RUSTFMT_MODE :=
+fmt-check: RUSTFMT_MODE := --check
+fmt fmt-check: setup
+	@$(PATHS) rustfmt $(RUSTFMT_MODE) --edition 2021 \
+		--config-path "$$LINUX_SRC/.rustfmt.toml" $(MODULE_RS)
+	@set -e; for manifest in $(WORKSPACES); do \
+		$(CARGO) fmt --manifest-path $$manifest --all $(RUSTFMT_MODE); \
+	done
+
+# rustdoc has no M= of its own: what the kernel's build passes for a module is
+# given by hand.
+docs: module
+	@$(PATHS) cd "$$LINUX_BUILD" && \
+		OBJTREE="$$LINUX_BUILD" RUST_MODFILE=luo RUSTC_BOOTSTRAP=1 \
+		rustdoc --edition 2021 --crate-name luo --document-private-items \
+		--target scripts/target.json -Zunstable-options -L rust \
+		--extern kernel @include/generated/rustc_cfg \
+		-o $(BUILD)/docs $(CURDIR)/src/luo.rs
+	@$(CARGO) doc --no-deps --manifest-path tools/Cargo.toml --workspace
+	@echo "docs: $(BUILD)/docs/luo/index.html (module), tools/target/doc/liveupdate/index.html (client library)"
+
+# ---- The rest ----------------------------------------------------------------
+
+clean:
+	rm -rf $(BUILD)
+
+distclean: clean
+	rm -rf $(foreach manifest,$(WORKSPACES),$(dir $(manifest))target)
+	@echo "The cache of kernels stays for other clones. To remove it too: make clean-cache"
+
+clean-cache:
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/luo"
+
+help:
+	@echo 'make             luo.ko and the user-space tools'
+	@echo 'make demo        live-update a virtual machine under real data (DATA=<file or folder>)'
+	@echo 'make check       every test (FILTER=<part of a name>); check-host, check-vm: some'
+	@echo 'make bench       measure'
+	@echo 'make kernel      only the patched kernel that the module is for'
+	@echo 'make paths       where things are, as KEY=value lines (with -s nothing else)'
+	@echo 'make clippy      Clippy over the module and the tools; a warning is an error'
+	@echo 'make fmt         rustfmt over the same; fmt-check only looks'
+	@echo 'make docs        documentation of the module and the client library'
+	@echo 'make clean       remove what was built here; distclean: Cargo'"'"'s part too;'
+	@echo '                 clean-cache: the kernels outside of the clone'
+	@echo
+	@echo 'LINUX_SRC=<a Linux 7.3.y tree>  instead of the one of Debian (it is copied, not changed)'
+	@echo 'KDIR=<a finished kernel build>  instead of building one'
