@@ -34,7 +34,7 @@ fn power_off() -> ! {
 fn run() -> Result<()> {
     mounts::mount_all().context("mounting")?;
     // Else the kernel swallows our marks when many come in a short time.
-    std::fs::write("/proc/sys/kernel/printk_devkmsg", "on").context("printk_devkmsg")?;
+    std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n").context("printk_devkmsg")?;
     report::prepare().context("second serial port")?;
     let plan = std::fs::read_to_string(PLAN_PATH).context(PLAN_PATH)?;
     let plan: Plan = serde_json::from_str(&plan).context(PLAN_PATH)?;

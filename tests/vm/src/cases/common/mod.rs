@@ -2,6 +2,7 @@
 
 //! What several modules of test cases need.
 
+pub mod command;
 pub mod data;
 pub mod memfd;
 pub mod pages;
@@ -11,6 +12,7 @@ use crate::luo::{ioctl, Device, FdArg, Session, SessionArg, PRESERVE_FD};
 use anyhow::{bail, ensure, Context, Result};
 use luo_vm_protocol::Orchestrator;
 use nix::errno::Errno;
+use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Fails unless the result is this error.
@@ -116,36 +118,38 @@ pub fn name_bytes(name: &[u8]) -> [u8; 64] {
     bytes
 }
 
-/// A limit on the number of open files, at `extra` more than are open now; back to what it was when dropped.
+/// A limit on the number of open files that leaves room for just so many more; what it was before when dropped.
 pub struct FdLimit {
     before: libc::rlimit,
+    _fillers: Vec<File>,
 }
 
 impl FdLimit {
     /// Sets the limit.
-    pub fn room_for(extra: usize) -> Result<Self> {
-        // The lowest free numbers are used first: with no gap below, the count is the limit. A directory stream of
-        // the count itself is open during it, hence the one less.
-        let open = open_fds()? - 1;
-        let highest = (0..4096)
-            .filter(|&fd| {
-                // SAFETY: asks for the flags of a descriptor, if there is one.
-                unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
-            })
+    pub fn room_for(extra: libc::rlim_t) -> Result<Self> {
+        // The limit is about the numbers, not about how many there are: the free ones below the highest are filled.
+        let highest = std::fs::read_dir("/proc/self/fd")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .max()
-            .unwrap_or(0) as usize;
+            .unwrap_or(0);
         let mut fillers = Vec::new();
-        for _ in open..=highest {
-            fillers.push(std::fs::File::open("/dev/null")?);
+        loop {
+            let filler = File::open("/dev/null")?;
+            if filler.as_raw_fd() > highest {
+                break;
+            }
+            fillers.push(filler);
         }
-        drop(fillers);
         let before = get_limit()?;
         let limit = libc::rlimit {
-            rlim_cur: (open + extra) as libc::rlim_t,
+            rlim_cur: highest as libc::rlim_t + 1 + extra,
             ..before
         };
         set_limit(&limit)?;
-        Ok(Self { before })
+        Ok(Self {
+            before,
+            _fillers: fillers,
+        })
     }
 }
 

@@ -45,7 +45,8 @@ impl Pages {
         self.put(self.len - bytes.len(), bytes)
     }
 
-    fn put(&mut self, offset: usize, bytes: &[u8]) -> *mut c_void {
+    /// Copies bytes to this offset.
+    pub fn put(&mut self, offset: usize, bytes: &[u8]) -> *mut c_void {
         assert!(offset + bytes.len() <= self.len);
         // SAFETY: within the accessible pages, as checked, and ours alone.
         unsafe {
@@ -61,15 +62,22 @@ impl Pages {
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 
-    /// Lets the pages be read only: the kernel can take an argument from them, but not write an answer.
-    pub fn set_writable(&mut self, writable: bool) -> Result<()> {
-        let prot = match writable {
-            true => libc::PROT_READ | libc::PROT_WRITE,
-            false => libc::PROT_READ,
-        };
+    /// Lets the pages from this one on be read only: the kernel can take an argument from them, but not write an answer.
+    pub fn read_only_from(&mut self, page: usize) -> Result<()> {
+        self.protect(page, libc::PROT_READ)
+    }
+
+    /// Lets all be written again.
+    pub fn writable(&mut self) -> Result<()> {
+        self.protect(0, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn protect(&mut self, page: usize, prot: libc::c_int) -> Result<()> {
+        let offset = page * PAGE;
+        assert!(offset < self.len);
         // SAFETY: pages of ours, written only by methods that borrow `self` mutably.
-        Errno::result(unsafe { libc::mprotect(self.start.cast(), self.len, prot) })
-            .context("mprotect")?;
+        let done = unsafe { libc::mprotect(self.start.add(offset).cast(), self.len - offset, prot) };
+        Errno::result(done).context("mprotect")?;
         Ok(())
     }
 }

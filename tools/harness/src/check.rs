@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `harness check`: all tests, in VMs and on the host.
+
+use crate::batch::{self, Batch};
+use crate::guest::Guest;
+use crate::initramfs::Archive;
+use crate::inputs::Inputs;
+use crate::qemu::{Accel, Machine};
+use crate::session;
+use crate::tally::{Counts, Tally};
+use anyhow::{Context, Result};
+use luo_vm_protocol::{Orchestrator, Outcome, TestInfo, PLAN_PATH};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// What was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// Only tests whose name contains this.
+    pub filter: Option<String>,
+    /// So many VMs at a time.
+    pub jobs: usize,
+    /// The orchestrator that tests run against unless they say otherwise.
+    pub orchestrator: Orchestrator,
+    /// What executes the VMs.
+    pub accel: Accel,
+}
+
+/// Everything that the VMs share.
+struct Run<'a> {
+    inputs: &'a Inputs,
+    options: &'a Options,
+    /// Folder of the logs.
+    logs: PathBuf,
+    /// The common part of all initramfs images.
+    base: Vec<u8>,
+    tally: &'a Tally,
+    queue: Mutex<VecDeque<Batch>>,
+}
+
+/// Runs the tests and gives the sum.
+pub fn check(inputs: &Inputs, options: &Options) -> Result<Counts> {
+    let tally = Tally::default();
+    let guest = Guest::build(&inputs.repo)?;
+    let tests = selected(guest.tests()?, options.filter.as_deref());
+    let logs = inputs.repo.join("build/check");
+    std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    let run = Run {
+        inputs,
+        options,
+        logs,
+        base: base_initramfs(&guest, inputs)?,
+        tally: &tally,
+        queue: Mutex::new(batch::batches(&tests).into()),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| run.work());
+        }
+    });
+    Ok(tally.counts())
+}
+
+/// What every VM has in its initramfs.
+pub fn base_initramfs(guest: &Guest, inputs: &Inputs) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    archive.folder("dev")?;
+    archive.device("dev/console", 5, 1)?;
+    archive.copy("init", 0o755, &guest.program)?;
+    archive.folder("sbin")?;
+    archive.link("sbin/kexec", "/init")?;
+    if let Some(module) = &inputs.luo_ko {
+        archive.copy("luo.ko", 0o644, module)?;
+    }
+    archive.finish()
+}
+
+fn selected(tests: Vec<TestInfo>, filter: Option<&str>) -> Vec<TestInfo> {
+    let wanted = |test: &TestInfo| filter.is_none_or(|filter| test.name.contains(filter));
+    tests.into_iter().filter(wanted).collect()
+}
+
+impl Run<'_> {
+    /// A worker: one VM after the other until none is left.
+    fn work(&self) {
+        // The lock is not held while a VM runs.
+        let next = || {
+            self.queue
+                .lock()
+                .expect("no one panics with the lock")
+                .pop_front()
+        };
+        while let Some(batch) = next() {
+            match self.run(&batch) {
+                Ok(left) if left.is_empty() => {}
+                Ok(tests) => {
+                    let again = Batch {
+                        name: format!("{}+", batch.name),
+                        tests,
+                        ..batch
+                    };
+                    self.queue
+                        .lock()
+                        .expect("no one panics with the lock")
+                        .push_back(again);
+                }
+                Err(err) => self.all(&batch, &Outcome::Failed(format!("{err:#}"))),
+            }
+        }
+    }
+
+    /// Runs one VM. Gives back the tests that had no turn.
+    fn run(&self, batch: &Batch) -> Result<Vec<String>> {
+        if self.inputs.luo_ko.is_none() && batch.needs_module(self.options.orchestrator) {
+            self.all(
+                batch,
+                &Outcome::Skipped("needs luo.ko, and LUO_KO is not set".into()),
+            );
+            return Ok(Vec::new());
+        }
+        let logs = self.logs.join(&batch.name);
+        std::fs::create_dir_all(&logs)?;
+        let plan = batch.plan(self.options.orchestrator);
+        let mut archive = Archive::new();
+        archive.file(
+            PLAN_PATH.trim_start_matches('/'),
+            0o644,
+            &serde_json::to_vec(&plan)?,
+        )?;
+        let initramfs = logs.join("initramfs.cpio");
+        std::fs::write(&initramfs, [&self.base[..], &archive.finish()?].concat())?;
+        let machine = Machine {
+            accel: self.options.accel,
+            memory_mib: batch.config.memory_mib,
+            cpus: batch.config.cpus,
+            kernel: &self.inputs.bzimage,
+            initramfs: &initramfs,
+            data: None,
+            cmdline: &plan.stages[0].cmdline,
+            logs: &logs,
+        };
+        let left = session::run(batch, &machine, self.tally);
+        // Megabytes that tell nothing once the VM is gone.
+        std::fs::remove_file(&initramfs)?;
+        left
+    }
+
+    /// The same result for a whole batch.
+    fn all(&self, batch: &Batch, outcome: &Outcome) {
+        for test in &batch.tests {
+            self.tally.add(test, outcome, Duration::ZERO, &[]);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Builds the program that runs inside the VM, and asks it for its tests.
+
+use anyhow::{ensure, Context, Result};
+use luo_vm_protocol::TestInfo;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The built program.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its path.
+    pub program: PathBuf,
+}
+
+impl Guest {
+    /// Builds it: static, since the initramfs has no libraries.
+    pub fn build(repo: &Path) -> Result<Self> {
+        let output = Command::new("cargo")
+            .args([
+                "build",
+                "--release",
+                "--package",
+                "luo-vm",
+                "--target",
+                TARGET,
+            ])
+            .args(["--message-format", "json-render-diagnostics", "--quiet"])
+            .current_dir(repo.join("tools"))
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .stderr(Stdio::inherit())
+            .output()
+            .context("running cargo")?;
+        ensure!(
+            output.status.success(),
+            "the program for the VM does not build"
+        );
+        let program = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+            .next_back()
+            .context("cargo names no executable")?;
+        Ok(Self { program })
+    }
+
+    /// Its test cases.
+    pub fn tests(&self) -> Result<Vec<TestInfo>> {
+        let output = Command::new(&self.program)
+            .arg("list")
+            .output()
+            .context("luo-vm list")?;
+        ensure!(output.status.success(), "luo-vm list: {}", output.status);
+        serde_json::from_slice(&output.stdout).context("luo-vm list")
+    }
+}

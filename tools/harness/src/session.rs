@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One VM from start to end: its events become results.
+
+use crate::batch::Batch;
+use crate::console::{Complaint, Console};
+use crate::qemu::{Heard, Machine, Qemu};
+use crate::tally::Tally;
+use anyhow::Result;
+use luo_vm_protocol::{Event, Outcome};
+use std::time::{Duration, Instant};
+
+/// How long a kernel may take to boot, and a VM to power off.
+const BOOT: Duration = Duration::from_secs(120);
+/// What the harness waits longer than the VM itself does for a test.
+const SLACK: Duration = Duration::from_secs(30);
+/// Lines of the console that are shown with a failure.
+const TAIL: usize = 25;
+
+/// A run of one batch in one VM.
+struct Session<'a> {
+    batch: &'a Batch,
+    tally: &'a Tally,
+    console: Console,
+    /// Tests without a result so far.
+    left: Vec<String>,
+    /// The test that runs, and since when.
+    running: Option<(String, Instant)>,
+    booted: bool,
+}
+
+/// Runs a batch. Gives back the tests that had no turn because the VM ended early, for another VM.
+pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String>> {
+    let mut qemu = Qemu::start(machine)?;
+    let console = Console::follow(qemu.console())?;
+    let mut session = Session {
+        batch,
+        tally,
+        console,
+        left: batch.tests.clone(),
+        running: None,
+        booted: false,
+    };
+    let mut patience = BOOT;
+    let end = loop {
+        match qemu.next(patience) {
+            Heard::Event(Event::Start { test, timeout_s }) => {
+                patience = Duration::from_secs(timeout_s.into()) + SLACK;
+                let since = session
+                    .running
+                    .take()
+                    .map_or_else(Instant::now, |(_, since)| since);
+                session.running = Some((test, since));
+            }
+            Heard::Event(Event::Boot { .. }) => session.booted = true,
+            Heard::Event(Event::Result { test, outcome, ms }) => {
+                session.result(&test, outcome, Duration::from_millis(ms))?;
+            }
+            Heard::Event(Event::Jump { .. }) => patience = BOOT,
+            Heard::Event(Event::Note { text }) => break format!("the VM gave up: {text}"),
+            Heard::Event(Event::Done) => break "the VM ended without running it".to_string(),
+            Heard::Silence => break format!("nothing from the VM for {} s", patience.as_secs()),
+            Heard::End => break "the VM ended by itself".to_string(),
+        }
+    };
+    let powered_off = qemu.stop();
+    session.end(&end, powered_off)
+}
+
+impl Session<'_> {
+    /// A test, or a case inside one, ended.
+    fn result(&mut self, test: &str, outcome: Outcome, took: Duration) -> Result<()> {
+        self.console.read_to_end_of(test)?;
+        let mut took = took;
+        if self.left.iter().any(|left| left == test) {
+            self.left.retain(|left| left != test);
+            if let Some((_, since)) = self.running.take_if(|(running, _)| running == test) {
+                // Of several stages the VM knows the time of the last only.
+                if self.batch.stages > 1 {
+                    took = since.elapsed();
+                }
+            }
+        }
+        let (mine, others) = self.complaints(Some(test));
+        let outcome = match (outcome, mine.first()) {
+            (Outcome::Passed | Outcome::Skipped(_), Some(line)) => {
+                Outcome::Failed(format!("the kernel complained: {line}"))
+            }
+            (outcome, _) => outcome,
+        };
+        self.print(test, &outcome, took);
+        self.blame_vm(&others);
+        Ok(())
+    }
+
+    /// The VM is gone, for this reason; what has no result fails or gets another chance.
+    fn end(mut self, why: &str, powered_off: bool) -> Result<Vec<String>> {
+        self.console.read()?;
+        let running = self.running.take();
+        let (mine, others) = self.complaints(running.as_ref().map(|(test, _)| test.as_str()));
+        if let Some((test, since)) = running {
+            self.left.retain(|left| *left != test);
+            let why = mine
+                .first()
+                .map_or(why.to_string(), |line| format!("{why}: {line}"));
+            self.print(&test, &Outcome::Failed(why), since.elapsed());
+            self.blame_vm(&others);
+            return Ok(self.left);
+        }
+        // Nothing ran: another VM would do no better.
+        for test in std::mem::take(&mut self.left) {
+            let why = if self.booted {
+                why.to_string()
+            } else {
+                format!("no boot: {why}")
+            };
+            self.print(&test, &Outcome::Failed(why), Duration::ZERO);
+        }
+        self.blame_vm(&others);
+        if !powered_off && others.is_empty() {
+            self.blame_vm(&["it did not power off".to_string()]);
+        }
+        Ok(Vec::new())
+    }
+
+    /// What the kernel complained about during this test, and else; less what the tests expect.
+    fn complaints(&mut self, test: Option<&str>) -> (Vec<String>, Vec<String>) {
+        let allowed = &self.batch.config.allow_log;
+        let (mine, others): (Vec<Complaint>, Vec<Complaint>) = self
+            .console
+            .take_complaints()
+            .into_iter()
+            .filter(|complaint| !allowed.iter().any(|piece| complaint.line.contains(piece)))
+            // A VM of one test is all that test's.
+            .partition(|complaint| {
+                self.batch.stages > 1 || (test.is_some() && complaint.test.as_deref() == test)
+            });
+        let lines =
+            |list: Vec<Complaint>| list.into_iter().map(|complaint| complaint.line).collect();
+        (lines(mine), lines(others))
+    }
+
+    /// A complaint at boot or power-off counts as a failure of its own.
+    fn blame_vm(&self, complaints: &[String]) {
+        if let Some(line) = complaints.first() {
+            let name = format!("vm::{}", self.batch.name);
+            self.print(
+                &name,
+                &Outcome::Failed(format!("outside of any test: {line}")),
+                Duration::ZERO,
+            );
+        }
+    }
+
+    fn print(&self, name: &str, outcome: &Outcome, took: Duration) {
+        self.tally.add(name, outcome, took, self.console.tail(TAIL));
+    }
+}
