@@ -7,6 +7,7 @@ use crate::guest::Guest;
 use crate::initramfs::Archive;
 use crate::inputs::Inputs;
 use crate::qemu::{Accel, Machine};
+use crate::selftests;
 use crate::session;
 use crate::tally::{Counts, Tally};
 use anyhow::{Context, Result};
@@ -48,11 +49,12 @@ pub fn check(inputs: &Inputs, options: &Options) -> Result<Counts> {
     let tests = selected(guest.tests()?, options.filter.as_deref());
     let logs = inputs.repo.join("build/check");
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    let selftests = selftests::build(inputs, &logs.join("selftests"))?;
     let run = Run {
         inputs,
         options,
         logs,
-        base: base_initramfs(&guest, inputs)?,
+        base: base_initramfs(&guest, inputs, &selftests)?,
         tally: &tally,
         queue: Mutex::new(batch::batches(&tests).into()),
     };
@@ -65,7 +67,7 @@ pub fn check(inputs: &Inputs, options: &Options) -> Result<Counts> {
 }
 
 /// What every VM has in its initramfs.
-pub fn base_initramfs(guest: &Guest, inputs: &Inputs) -> Result<Vec<u8>> {
+pub fn base_initramfs(guest: &Guest, inputs: &Inputs, selftests: &[PathBuf]) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     archive.folder("dev")?;
     archive.device("dev/console", 5, 1)?;
@@ -74,6 +76,14 @@ pub fn base_initramfs(guest: &Guest, inputs: &Inputs) -> Result<Vec<u8>> {
     archive.link("sbin/kexec", "/init")?;
     if let Some(module) = &inputs.luo_ko {
         archive.copy("luo.ko", 0o644, module)?;
+    }
+    archive.folder("selftests")?;
+    for program in selftests {
+        let name = program
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("a program's name")?;
+        archive.copy(&format!("selftests/{name}"), 0o755, program)?;
     }
     archive.finish()
 }

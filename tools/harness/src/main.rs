@@ -9,6 +9,7 @@ mod guest;
 mod initramfs;
 mod inputs;
 mod qemu;
+mod selftests;
 mod session;
 mod tally;
 

@@ -4,11 +4,16 @@
 
 mod basic;
 mod handover;
+mod selftests;
 
 use crate::test::Test;
 use luo_vm_protocol::TestInfo;
 
-const MODULES: &[(&str, &[Test])] = &[("basic", basic::TESTS), ("handover", handover::TESTS)];
+const MODULES: &[(&str, &[Test])] = &[
+    ("basic", basic::TESTS),
+    ("handover", handover::TESTS),
+    ("selftests", selftests::TESTS),
+];
 
 /// All tests, for the harness.
 pub fn list() -> Vec<TestInfo> {
