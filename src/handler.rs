@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Handlers: what a file type does to be preserved, and who does it.
+//!
+//! A handler is called in this order, for the files of a session in the order in which they were
+//! preserved, or in reverse ("rev"):
+//!
+//! | callback | when | order |
+//! | --- | --- | --- |
+//! | [`FileHandler::can_preserve`], [`FileHandler::preserve`] | PRESERVE_FD | |
+//! | [`PreservedFile::prepare`] | PREPARE | in order |
+//! | [`PreservedFile::freeze`] | reboot(KEXEC) | in order |
+//! | [`PreservedFile::unfreeze`] | reboot(KEXEC) fails | rev |
+//! | Drop of the [`PreservedFile`] (unpreserve) | close, UNPRESERVE_FD | rev |
+//! | [`FileHandler::retrieve`] | RETRIEVE_FD, in the next kernel | as asked |
+//! | [`FileHandler::can_finish`] | FINISH, close | all, before any is finished |
+//! | [`FileHandler::finish`] | FINISH, close | rev |
+
+use crate::{handover::luo::Compatible, module_ref::ModuleRef};
+use kernel::{
+    fs::File,
+    prelude::*,
+    sync::{aref::ARef, global_lock, Arc},
+};
+
+/// How a file type is preserved.
+///
+/// Callbacks may sleep, and are called with the session locked: they must not call back into a
+/// session. They may be called for several sessions at once.
+pub(crate) trait FileHandler: Send + Sync {
+    /// The compatible string by which the next kernel finds the handler. It stands for the layout
+    /// of what [`PreservedFile::freeze`] hands over, too.
+    fn compatible(&self) -> Compatible;
+
+    /// Whether this handler is for `file`. Cheap, and without side effects.
+    fn can_preserve(&self, file: &File) -> bool;
+
+    /// What makes two files the same: no two with one identity are preserved at a time.
+    fn identity(&self, file: &File) -> usize {
+        file.as_ptr() as usize
+    }
+
+    /// Preserves `file`: the heavy work, done while the workload runs.
+    ///
+    /// May take long, and then must give up with `EINTR` when the task was killed. On failure
+    /// nothing is left behind.
+    fn preserve(&self, file: &ARef<File>) -> Result<KBox<dyn PreservedFile>>;
+
+    /// Makes a file of `data`, which the previous kernel's [`PreservedFile::freeze`] returned. It is
+    /// input: it may be anything.
+    ///
+    /// Called once; the error is remembered.
+    fn retrieve(&self, data: u64) -> Result<ARef<File>>;
+
+    /// Whether all is done that must be done before [`Self::finish`].
+    fn can_finish(&self, _data: u64, _outcome: &Outcome) -> bool {
+        true
+    }
+
+    /// Ends the life of the preserved file: its data is the user's now, or nobody wanted it.
+    fn finish(&self, data: u64, outcome: &Outcome);
+}
+
+/// A file that is preserved. To drop it is to unpreserve it, which cannot fail.
+pub(crate) trait PreservedFile: Send + Sync {
+    /// A light check, before the workload is paused, that [`Self::freeze`] will work.
+    fn prepare(&self) -> Result {
+        Ok(())
+    }
+
+    /// The last step before the kexec, with the workload paused: light. Returns what the next
+    /// kernel finds the file's data by.
+    fn freeze(&self) -> Result<u64>;
+
+    /// Undoes [`Self::freeze`]: the kexec does not take place.
+    fn unfreeze(&self) {}
+}
+
+/// What became of a file in the new kernel.
+pub(crate) enum Outcome {
+    /// Nobody asked for it.
+    Pending,
+    /// It was retrieved, as this file.
+    Retrieved(ARef<File>),
+    /// [`FileHandler::retrieve`] failed with this error.
+    Failed(Error),
+}
+
+/// A handler and the module that it lives in.
+struct Entry {
+    handler: KBox<dyn FileHandler>,
+    module: &'static ThisModule,
+}
+
+global_lock! {
+    // SAFETY: Initialized in the module's init, before anything else.
+    unsafe(uninit) static HANDLERS: Mutex<KVec<Arc<Entry>>> = KVec::new();
+}
+
+/// Makes the registry ready for use.
+///
+/// # Safety
+///
+/// To be called once, before anything else of this file.
+pub(crate) unsafe fn init() {
+    // SAFETY: By the contract of this function.
+    unsafe { HANDLERS.init() };
+}
+
+/// A handler that is registered until this is dropped.
+#[must_use = "the handler is unregistered when this is dropped"]
+pub(crate) struct Registration(Arc<Entry>);
+
+impl Registration {
+    /// Registers a handler that lives in `module`.
+    ///
+    /// Fails with `EEXIST` if its compatible string is taken.
+    pub(crate) fn new(
+        handler: KBox<dyn FileHandler>,
+        module: &'static ThisModule,
+    ) -> Result<Self> {
+        let entry = Arc::new(Entry { handler, module }, GFP_KERNEL)?;
+        let compatible = entry.handler.compatible();
+        let mut handlers = HANDLERS.lock();
+        if handlers
+            .iter()
+            .any(|other| other.handler.compatible() == compatible)
+        {
+            return Err(EEXIST);
+        }
+        handlers.push(entry.clone(), GFP_KERNEL)?;
+        Ok(Self(entry))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        HANDLERS
+            .lock()
+            .retain(|entry| !Arc::ptr_eq(entry, &self.0));
+    }
+}
+
+/// A registered handler, whose module stays loaded while this lives.
+pub(crate) struct Handler {
+    entry: Arc<Entry>,
+    _module: ModuleRef,
+}
+
+impl Handler {
+    /// The first handler that is for `file`.
+    pub(crate) fn for_file(file: &File) -> Option<Self> {
+        Self::find(|handler| handler.can_preserve(file))
+    }
+
+    /// The handler with this compatible string.
+    pub(crate) fn for_compatible(compatible: &Compatible) -> Option<Self> {
+        Self::find(|handler| handler.compatible() == *compatible)
+    }
+
+    fn find(matches: impl Fn(&dyn FileHandler) -> bool) -> Option<Self> {
+        let handlers = HANDLERS.lock();
+        let entry = handlers.iter().find(|entry| matches(&*entry.handler))?;
+        Some(Self {
+            _module: ModuleRef::get(entry.module)?,
+            entry: entry.clone(),
+        })
+    }
+}
+
+impl core::ops::Deref for Handler {
+    type Target = dyn FileHandler;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.entry.handler
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Layout of "memfd-v2": a memfd as a list of its folios.
+//!
+//! Source: `include/linux/kho/abi/memfd.h` of Linux 7.3.
+
+use super::{luo::Compatible, vmalloc::VmallocSer, Malformed, PAGE_SIZE};
+use core::mem::size_of;
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Compatible string of this layout.
+pub(crate) const COMPATIBLE_V2: Compatible = Compatible::from_str("memfd-v2");
+
+/// The largest size of a file, in bytes.
+const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// A memfd.
+#[repr(C)]
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(crate) struct MemfdSer {
+    /// The file position in bytes.
+    pub(crate) pos: u64,
+    /// The file size in bytes.
+    pub(crate) size: u64,
+    /// The seals, as in the user ABI of fcntl(2).
+    pub(crate) seals: u32,
+    /// None are defined.
+    pub(crate) flags: u32,
+    /// Number of [`FolioSer`] in `folios`.
+    pub(crate) nr_folios: u64,
+    /// The array of [`FolioSer`]; nothing in it is valid if `nr_folios` is 0.
+    pub(crate) folios: VmallocSer,
+}
+
+/// The seals that a memfd of this layout may have.
+///
+/// `F_SEAL_SEAL`, `F_SEAL_SHRINK`, `F_SEAL_GROW`, `F_SEAL_WRITE`, `F_SEAL_FUTURE_WRITE` and
+/// `F_SEAL_EXEC`.
+pub(crate) const KNOWN_SEALS: u32 = 0x3f;
+
+impl MemfdSer {
+    /// Checks all that can be told from the structure alone.
+    pub(crate) fn validate(&self) -> Result<(), Malformed> {
+        if self.pos > MAX_SIZE {
+            return Err(Malformed::Field("memfd position"));
+        }
+        if self.size > MAX_SIZE {
+            return Err(Malformed::Field("memfd size"));
+        }
+        if self.flags != 0 {
+            return Err(Malformed::Field("memfd flags"));
+        }
+        let room = u64::from(self.folios.nr_pages) * FolioSer::PER_PAGE as u64;
+        if self.nr_folios > room && self.nr_folios != 0 {
+            return Err(Malformed::Count(self.nr_folios));
+        }
+        Ok(())
+    }
+
+    /// The number of pages of the file, the last of which may be partly used.
+    pub(crate) fn nr_pages(&self) -> u64 {
+        self.size.div_ceil(PAGE_SIZE as u64)
+    }
+}
+
+/// A folio of a memfd.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(crate) struct FolioSer {
+    /// The page frame number in the low 52 bits, flags in the others.
+    pfn_flags: u64,
+    /// The offset in the file, in pages.
+    index: u64,
+}
+
+const _: () = assert!(size_of::<MemfdSer>() == 48);
+const _: () = assert!(size_of::<FolioSer>() == 16);
+
+/// Bits of [`FolioSer`] that are the page frame number.
+const PFN_BITS: u32 = 52;
+/// The folio's data must be kept.
+const FLAG_DIRTY: u64 = 1 << 0;
+/// The folio's data is valid. A folio without it reads as zeroes.
+const FLAG_UPTODATE: u64 = 1 << 1;
+
+impl FolioSer {
+    /// How many there are in a page of the array.
+    pub(crate) const PER_PAGE: usize = PAGE_SIZE / size_of::<Self>();
+
+    /// A folio with data.
+    pub(crate) fn new(pfn: u64, index: u64) -> Self {
+        Self {
+            pfn_flags: pfn | (FLAG_DIRTY | FLAG_UPTODATE) << PFN_BITS,
+            index,
+        }
+    }
+
+    /// The page frame number; 0 where the entry is unused.
+    pub(crate) fn pfn(&self) -> u64 {
+        self.pfn_flags & ((1 << PFN_BITS) - 1)
+    }
+
+    /// The offset in the file, in pages.
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The flags.
+    fn flags(&self) -> u64 {
+        self.pfn_flags >> PFN_BITS
+    }
+}
+
+/// A folio of a memfd that may be put into the file.
+///
+/// # Invariants
+///
+/// `index` is a multiple of the folio's size and within the file, and no other folio of the file
+/// overlaps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Folio {
+    /// The page frame number.
+    pub(crate) pfn: u64,
+    /// The offset in the file, in pages.
+    pub(crate) index: u64,
+    /// The folio has `1 << order` pages.
+    pub(crate) order: u32,
+    /// Whether the data is valid.
+    pub(crate) uptodate: bool,
+}
+
+/// Checks the folios of one memfd, in the order of the array.
+pub(crate) struct FolioCheck {
+    /// The number of pages of the file.
+    nr_pages: u64,
+    /// The first offset that is still free.
+    free: u64,
+}
+
+impl FolioCheck {
+    /// Begins with the first folio of a memfd.
+    pub(crate) fn new(memfd: &MemfdSer) -> Self {
+        Self {
+            nr_pages: memfd.nr_pages(),
+            free: 0,
+        }
+    }
+
+    /// Checks the next entry, whose memory is preserved as a folio of order `order`.
+    pub(crate) fn next(&mut self, entry: &FolioSer, order: u32) -> Result<Folio, Malformed> {
+        let index = entry.index();
+        let size = 1u64
+            .checked_shl(order)
+            .ok_or(Malformed::Field("folio order"))?;
+        if entry.flags() & !(FLAG_DIRTY | FLAG_UPTODATE) != 0 {
+            return Err(Malformed::Field("folio flags"));
+        }
+        if index < self.free || index >= self.nr_pages || index % size != 0 {
+            return Err(Malformed::Field("folio index"));
+        }
+        self.free = index
+            .checked_add(size)
+            .ok_or(Malformed::Field("folio index"))?;
+        // INVARIANT: The index was checked for alignment, for the file's size, and against all
+        // folios before it.
+        Ok(Folio {
+            pfn: entry.pfn(),
+            index,
+            order,
+            uptodate: entry.flags() & FLAG_UPTODATE != 0,
+        })
+    }
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the previous kernel left, found once at load.
+//!
+//! The previous kernel's account, the "luo-v5" structures, stays where it is until a session is
+//! finished: so this module can be unloaded and a newer one take over what nobody has retrieved.
+
+use crate::{
+    handover::{
+        block::{self, Place},
+        luo::{FileSer, LuoSer, SessionName, SessionSer, KHO_ENTRY},
+        Malformed, Page, Source,
+    },
+    kho::{self, Incoming, RestoredPages},
+};
+use core::mem::offset_of;
+use kernel::prelude::*;
+
+/// Where the previous kernel's account of a session is.
+pub(crate) struct Record {
+    /// The session's entry.
+    pub(crate) place: Place,
+    /// The pages that list its files.
+    pub(crate) file_blocks: KVec<u64>,
+}
+
+/// A session as it was found.
+pub(crate) struct FoundSession {
+    pub(crate) name: SessionName,
+    pub(crate) record: Record,
+    pub(crate) files: KVVec<FileSer>,
+}
+
+/// Where the previous kernel's list of sessions is.
+pub(crate) struct Account {
+    root_pa: u64,
+    blocks: KVec<u64>,
+    /// Whether all of it was understood.
+    whole: bool,
+}
+
+/// All that was found.
+pub(crate) struct Found {
+    /// How many live updates there have been; 0 after a cold boot.
+    pub(crate) liveupdate_num: u64,
+    /// Sessions in the order in which they were made.
+    pub(crate) sessions: KVVec<FoundSession>,
+    /// Where all this was; `None` if there is nothing.
+    pub(crate) account: Option<Account>,
+}
+
+/// Why a walk ended early: bad bytes, or no memory for what they say.
+enum Stop {
+    Malformed(Malformed),
+    NoMemory,
+}
+
+impl From<Malformed> for Stop {
+    fn from(malformed: Malformed) -> Self {
+        Stop::Malformed(malformed)
+    }
+}
+
+impl From<kernel::alloc::AllocError> for Stop {
+    fn from(_: kernel::alloc::AllocError) -> Self {
+        Stop::NoMemory
+    }
+}
+
+impl Found {
+    /// Looks for the previous kernel's account.
+    ///
+    /// What cannot be understood is left alone and said in the log; what is good is found all the
+    /// same. Fails with `ENOMEM` only: then nothing has changed.
+    pub(crate) fn look() -> Result<Self> {
+        let mut found = Self {
+            liveupdate_num: 0,
+            sessions: KVVec::new(),
+            account: None,
+        };
+        let Ok(root_pa) = kho::find_subtree(KHO_ENTRY) else {
+            return Ok(found);
+        };
+        let mut scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
+        let root = match read_root(root_pa, &mut scratch) {
+            Ok(root) => root,
+            Err(why) => {
+                pr_err!(
+                    "the previous kernel's state is refused: {:?}; its memory is kept until the next kexec\n",
+                    why
+                );
+                return Ok(found);
+            }
+        };
+        found.liveupdate_num = root.liveupdate_num;
+        let mut account = Account {
+            root_pa,
+            blocks: KVec::new(),
+            whole: true,
+        };
+        match found.read_sessions(root.sessions_pa, &mut account, &mut scratch) {
+            Ok(()) => {}
+            Err(Stop::NoMemory) => return Err(ENOMEM),
+            Err(Stop::Malformed(why)) => {
+                account.whole = false;
+                pr_err!(
+                    "the previous kernel's list of sessions is damaged: {:?}; {} before the damage are usable\n",
+                    why,
+                    found.sessions.len()
+                );
+            }
+        }
+        found.account = Some(account);
+        Ok(found)
+    }
+
+    /// Reads all sessions of the chain at `sessions_pa`.
+    fn read_sessions(
+        &mut self,
+        sessions_pa: u64,
+        account: &mut Account,
+        scratch: &mut Page,
+    ) -> Result<(), Stop> {
+        let mut file_scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
+        block::walk(
+            &Incoming,
+            sessions_pa,
+            scratch,
+            |place, session: &SessionSer| {
+                if place.slot == 0 {
+                    account.blocks.push(place.block_pa, GFP_KERNEL)?;
+                }
+                let name = match session.validate() {
+                    Ok(Some(name)) => name,
+                    Ok(None) => return Ok(()),
+                    Err(why) => {
+                        account.whole = false;
+                        pr_err!("a session of the previous kernel is refused: {:?}\n", why);
+                        return Ok(());
+                    }
+                };
+                match read_files(session, &mut file_scratch) {
+                    Ok((files, file_blocks)) => self.sessions.push(
+                        FoundSession {
+                            name,
+                            record: Record { place, file_blocks },
+                            files,
+                        },
+                        GFP_KERNEL,
+                    )?,
+                    Err(Stop::NoMemory) => return Err(Stop::NoMemory),
+                    Err(Stop::Malformed(why)) => {
+                        account.whole = false;
+                        pr_err!(
+                            "session {:?} of the previous kernel is refused: {:?}; its memory is kept until the next kexec\n",
+                            name,
+                            why
+                        );
+                    }
+                }
+                Ok(())
+            },
+        )
+    }
+}
+
+/// Reads the root at `pa`.
+fn read_root(pa: u64, scratch: &mut Page) -> Result<LuoSer, Malformed> {
+    if !Incoming.read(pa, scratch) {
+        return Err(Malformed::NotPreserved(pa));
+    }
+    let (root, _) =
+        LuoSer::read_from_prefix(&scratch.0).map_err(|_| Malformed::NotPreserved(pa))?;
+    root.validate()?;
+    Ok(root)
+}
+
+/// Reads all files of a session, and the addresses of the pages that list them.
+fn read_files(
+    session: &SessionSer,
+    scratch: &mut Page,
+) -> Result<(KVVec<FileSer>, KVec<u64>), Stop> {
+    let mut files = KVVec::new();
+    let mut blocks = KVec::new();
+    block::walk(
+        &Incoming,
+        session.files_pa,
+        scratch,
+        |place, file: &FileSer| {
+            if place.slot == 0 {
+                blocks.push(place.block_pa, GFP_KERNEL)?;
+            }
+            files.push(file.clone(), GFP_KERNEL)?;
+            Ok::<_, Stop>(())
+        },
+    )?;
+    if files.len() as u64 != session.nr_files {
+        return Err(Malformed::Count(session.nr_files).into());
+    }
+    Ok((files, blocks))
+}
+
+impl Record {
+    /// Frees the previous kernel's account of the session: nobody will find the session again.
+    pub(crate) fn forget(&self) {
+        kho::write_incoming(
+            self.place.block_pa,
+            self.place.offset::<SessionSer>(),
+            SessionSer::GONE.as_bytes(),
+        );
+        for &pa in self.file_blocks.iter() {
+            drop(RestoredPages::claim(pa, 0));
+        }
+    }
+}
+
+impl Account {
+    /// Frees the list of sessions, when the last of them is gone. The root stays, for its count of
+    /// live updates.
+    pub(crate) fn forget(&self) {
+        if !self.whole {
+            return;
+        }
+        kho::write_incoming(
+            self.root_pa,
+            offset_of!(LuoSer, sessions_pa),
+            0u64.as_bytes(),
+        );
+        for &pa in self.blocks.iter() {
+            drop(RestoredPages::claim(pa, 0));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Arrays over many preserved pages, as they are written.
+
+use super::PreservedPage;
+use crate::handover::{
+    vmalloc::{Chunk, VmallocSer, CHUNK_CAPACITY},
+    Page, PAGE_SIZE,
+};
+use core::{marker::PhantomData, mem::size_of};
+use kernel::prelude::*;
+use zerocopy::{Immutable, KnownLayout};
+
+/// An array that grows a page at a time and never moves.
+///
+/// # Invariants
+///
+/// Page `i` of `pages` is listed as number `i % CHUNK_CAPACITY` in chunk `i / CHUNK_CAPACITY` of
+/// `chunks`, each of which points to the next.
+pub(crate) struct PreservedArray<T> {
+    pages: KVVec<PreservedPage>,
+    chunks: KVec<PreservedPage>,
+    len: usize,
+    _entries: PhantomData<T>,
+}
+
+impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
+    const PER_PAGE: usize = PAGE_SIZE / size_of::<T>();
+
+    /// An array of nothing, without memory.
+    pub(crate) const fn new() -> Self {
+        Self {
+            pages: KVVec::new(),
+            chunks: KVec::new(),
+            len: 0,
+            _entries: PhantomData,
+        }
+    }
+
+    /// Number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends an entry. On failure the array is as before.
+    ///
+    /// Context: may sleep.
+    pub(crate) fn push(&mut self, value: &T) -> Result {
+        if self.len == self.pages.len() * Self::PER_PAGE {
+            self.grow()?;
+        }
+        self.len += 1;
+        let last = self.get_mut(self.len - 1).ok_or(EINVAL)?;
+        value.write_to(last).map_err(|_| EINVAL)
+    }
+
+    /// Appends a page, and a chunk to list it where it takes one.
+    fn grow(&mut self) -> Result {
+        let slot = self.pages.len() % CHUNK_CAPACITY;
+        if slot == 0 && self.chunks.len() * CHUNK_CAPACITY == self.pages.len() {
+            let chunk = PreservedPage::new()?;
+            let pa = chunk.phys();
+            self.chunks.push(chunk, GFP_KERNEL_ACCOUNT)?;
+            let before = self.chunks.len().checked_sub(2);
+            if let Some(before) = before.and_then(|i| self.chunks.get_mut(i)) {
+                chunk_mut(before)?.next = pa;
+            }
+        }
+        let page = PreservedPage::new()?;
+        let pa = page.phys();
+        self.pages.push(page, GFP_KERNEL_ACCOUNT)?;
+        let chunk = chunk_mut(self.chunks.last_mut().ok_or(EINVAL)?)?;
+        *chunk.pages.get_mut(slot).ok_or(EINVAL)? = pa;
+        Ok(())
+    }
+
+    /// The bytes of entry `i`.
+    fn get_mut(&mut self, i: usize) -> Option<&mut [u8]> {
+        let page = self.pages.get_mut(i / Self::PER_PAGE)?;
+        let start = i % Self::PER_PAGE * size_of::<T>();
+        page.0.get_mut(start..start + size_of::<T>())
+    }
+
+    /// Iterates over copies of the entries, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        let per_page = Self::PER_PAGE;
+        (0..self.len).filter_map(move |i| {
+            let page: &Page = self.pages.get(i / per_page)?;
+            let start = i % per_page * size_of::<T>();
+            T::read_from_bytes(page.0.get(start..start + size_of::<T>())?).ok()
+        })
+    }
+
+    /// Describes the array to the next kernel.
+    pub(crate) fn serialize(&self) -> Result<VmallocSer> {
+        Ok(VmallocSer::new(
+            self.chunks.first().map_or(0, PreservedPage::phys),
+            u32::try_from(self.pages.len())?,
+        ))
+    }
+}
+
+/// Views a page as a chunk.
+fn chunk_mut(page: &mut PreservedPage) -> Result<&mut Chunk> {
+    Chunk::mut_from_bytes(&mut page.0).map_err(|_| EINVAL)
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The Live Update Orchestrator: keeps file descriptors over a kexec.
+//!
+//! User space puts files into sessions through `/dev/liveupdate`; `reboot(LINUX_REBOOT_CMD_KEXEC)`
+//! freezes them and leaves them in memory that Kexec HandOver preserves; in the next kernel user
+//! space takes them out again. The way of an ioctl goes through these rooms:
+//!
+//! [`device`] or session file ([`anon_file`]) -> [`uapi`] -> [`session`] -> [`file`] -> [`handler`]
+//! (as [`memfd`]) -> [`kho`], with the layouts in [`handover`].
+
+mod anon_file;
+mod device;
+mod file;
+mod handler;
+mod handover;
+mod incoming;
+mod kexec;
+mod kho;
+mod log;
+mod memfd;
+mod module_ref;
+mod ordered_map;
+mod session;
+mod uapi;
+
+use device::{Device, Published, Sessions};
+use kernel::{miscdevice::MiscDeviceRegistration, prelude::*};
+use kexec::{KexecNotifier, KexecPrepare};
+use session::{IncomingRegistry, OutgoingRegistry};
+
+module! {
+    type: LuoModule,
+    name: "luo",
+    authors: ["The developers of the Rust Live Update Orchestrator"],
+    description: "Live Update Orchestrator",
+    license: "GPL",
+}
+
+/// The module in operation. What is declared first ends first.
+#[pin_data]
+struct LuoModule {
+    #[pin]
+    _device: MiscDeviceRegistration<Device>,
+    _memfd: handler::Registration,
+    _sessions: Published,
+    #[pin]
+    _kexec: KexecNotifier<Kexec>,
+}
+
+/// The module itself, for those who keep it loaded.
+fn this_module() -> &'static ThisModule {
+    kernel::module::this_module::<LuoModule>()
+}
+
+impl kernel::InPlaceModule for LuoModule {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // SAFETY: This is called once, and before anything else.
+        unsafe {
+            device::init();
+            file::init();
+            handler::init();
+        }
+        try_pin_init!(Self {
+            _: { check_kho()? },
+            // Before anything that the kernel's own orchestrator has, too.
+            _kexec <- KexecNotifier::register(),
+            _sessions: open_sessions()?.publish(),
+            _memfd: memfd::register(module)?,
+            // Last: from here on user space comes in.
+            _device <- MiscDeviceRegistration::register(device::OPTIONS),
+        })
+    }
+}
+
+/// Says why the module is of no use without KHO.
+fn check_kho() -> Result {
+    if !kho::is_enabled() {
+        pr_err!("Kexec HandOver is off: boot with kho=on\n");
+        return Err(EOPNOTSUPP);
+    }
+    Ok(())
+}
+
+/// Finds what the previous kernel left, and gets ready to leave something to the next one.
+fn open_sessions() -> Result<Sessions> {
+    let found = incoming::Found::look()?;
+    let liveupdate_num = found.liveupdate_num;
+    if liveupdate_num != 0 {
+        pr_info!(
+            "live update number {}: {} sessions were handed over\n",
+            liveupdate_num,
+            found.sessions.len()
+        );
+    }
+    Ok(Sessions {
+        outgoing: OutgoingRegistry::new(liveupdate_num.saturating_add(1))?,
+        incoming: IncomingRegistry::new(found)?,
+    })
+}
+
+/// What this module does in a kexec.
+struct Kexec;
+
+impl KexecPrepare for Kexec {
+    fn prepare() -> Result {
+        // Without sessions, the module is coming or going: then there is nothing to hand over.
+        if let Ok(sessions) = Sessions::get() {
+            sessions.outgoing.freeze()?;
+            sessions.incoming.warn_of_loss();
+        }
+        Ok(())
+    }
+
+    fn abort() {
+        if let Ok(sessions) = Sessions::get() {
+            sessions.outgoing.unfreeze();
+        }
+    }
+}

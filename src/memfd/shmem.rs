@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The safe face of shmem: what the memfd handler asks of it.
+//!
+//! C headers: `include/linux/shmem_fs.h`, `include/linux/memfd.h`, `include/linux/pagemap.h`.
+
+use super::folio::PinnedBatch;
+use crate::handover::memfd::KNOWN_SEALS;
+use core::{
+    ops::Range,
+    ptr::{addr_of_mut, null_mut},
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    fs::File,
+    page::PAGE_SHIFT,
+    prelude::*,
+    sync::{aref::ARef, rcu},
+};
+
+/// Whether `file` is on tmpfs and has no name: a memfd, or as good as one.
+pub(super) fn is_nameless(file: &File) -> bool {
+    // SAFETY: The file is open, so that it has an inode, and both are valid.
+    unsafe {
+        bindings::shmem_file(file.as_ptr()) && (*inode(file)).__bindgen_anon_1.i_nlink == 0
+    }
+}
+
+/// The identity of `file`: that of its inode, however often it is opened.
+pub(super) fn identity(file: &File) -> usize {
+    inode(file) as usize
+}
+
+/// The inode of `file`, valid as long as the file.
+pub(super) fn inode(file: &File) -> *mut bindings::inode {
+    // SAFETY: An open file is valid, and its inode does not change.
+    unsafe { (*file.as_ptr()).f_inode }
+}
+
+/// The page cache of `file`, valid as long as the file.
+pub(super) fn mapping(file: &File) -> *mut bindings::address_space {
+    // SAFETY: As for `inode`.
+    unsafe { (*inode(file)).i_mapping }
+}
+
+/// Lets others run. Fails with `EINTR` when the task was killed.
+pub(super) fn yield_cpu() -> Result {
+    // SAFETY: The current task is valid; nothing is locked that forbids to sleep.
+    unsafe {
+        if bindings::fatal_signal_pending(bindings::get_current()) != 0 {
+            return Err(EINTR);
+        }
+        bindings::cond_resched();
+    }
+    Ok(())
+}
+
+/// A memfd that does not change its size and does not lose a page, until this is dropped.
+///
+/// Truncation, hole punching, fallocate() and writes beyond the end are refused. Reads, writes and
+/// page faults go on; faults and writes may fill holes.
+///
+/// # Invariants
+///
+/// `file` is a shmem file, and its mapping is frozen by this.
+pub(super) struct FrozenMemfd {
+    file: ARef<File>,
+}
+
+impl FrozenMemfd {
+    /// Freezes the mapping of `file`, for which [`is_nameless`] holds and whose identity is taken.
+    ///
+    /// Context: may sleep; takes the inode's lock.
+    pub(super) fn new(file: ARef<File>) -> Self {
+        // INVARIANT: The caller holds the identity, so that nobody else freezes or thaws it.
+        set_frozen(&file, true);
+        Self { file }
+    }
+
+    /// The size in bytes.
+    pub(super) fn size(&self) -> u64 {
+        // SAFETY: The inode is valid.
+        let size = unsafe { bindings::i_size_read(inode(&self.file)) };
+        u64::try_from(size).unwrap_or(0)
+    }
+
+    /// The file position in bytes.
+    pub(super) fn position(&self) -> u64 {
+        // SAFETY: The file is valid. The position may change at any time; any value of it will do.
+        let pos = unsafe { addr_of_mut!((*self.file.as_ptr()).f_pos).read_volatile() };
+        u64::try_from(pos).unwrap_or(0)
+    }
+
+    /// The seals. Fails with `EOPNOTSUPP` for one that cannot be handed over.
+    pub(super) fn seals(&self) -> Result<u32> {
+        // SAFETY: The file is valid.
+        let seals = unsafe { bindings::memfd_get_seals(self.file.as_ptr()) };
+        to_result(seals)?;
+        let seals = seals as u32;
+        if seals & !KNOWN_SEALS != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(seals)
+    }
+
+    /// The first run of populated pages in `range`, in pages. Swapped out is populated.
+    ///
+    /// A large folio ends the run after its first page: its size is known when it is pinned.
+    pub(super) fn populated(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let last = range.end.checked_sub(1)?;
+        let mut walk = Walk::new(mapping(&self.file), range.start);
+        let start = walk.next(last)?;
+        let mut run = start..start + 1;
+        while run.end <= last && run.end - run.start < PinnedBatch::MAX as u64 {
+            match walk.next(last) {
+                Some(index) if index == run.end => run.end += 1,
+                _ => break,
+            }
+        }
+        Some(run)
+    }
+
+    /// Pins the folios of the populated pages `run`, which brings back those that are swapped out
+    /// and moves those that would be in the way of the next kernel.
+    ///
+    /// Context: may sleep.
+    pub(super) fn pin(&self, run: Range<u64>) -> Result<PinnedBatch> {
+        let mut folios = KVec::with_capacity(PinnedBatch::MAX, GFP_KERNEL)?;
+        let start = run.start << PAGE_SHIFT;
+        let end = (run.end << PAGE_SHIFT).min(self.size());
+        let mut offset = 0;
+        // SAFETY: The file is valid, and there is room for as many folios as there are pages.
+        let pinned = unsafe {
+            bindings::memfd_pin_folios(
+                self.file.as_ptr(),
+                i64::try_from(start)?,
+                i64::try_from(end)? - 1,
+                folios.as_mut_ptr(),
+                PinnedBatch::MAX as u32,
+                &mut offset,
+            )
+        };
+        let pinned = usize::try_from(pinned).map_err(|_| Error::from_errno(pinned as i32))?;
+        // SAFETY: The function wrote that many pointers, of folios that are pinned for us.
+        Ok(unsafe { PinnedBatch::new(folios, pinned) })
+    }
+}
+
+impl Drop for FrozenMemfd {
+    fn drop(&mut self) {
+        set_frozen(&self.file, false);
+    }
+}
+
+/// Freezes or thaws the mapping of a shmem file.
+fn set_frozen(file: &File, frozen: bool) {
+    let inode = inode(file);
+    // SAFETY: The inode is valid, and it is one of shmem.
+    unsafe {
+        bindings::inode_lock(inode);
+        bindings::shmem_freeze(inode, frozen);
+        bindings::inode_unlock(inode);
+    }
+}
+
+/// A walk over what a mapping has, in the order of the file.
+struct Walk {
+    state: bindings::xa_state,
+    _rcu: rcu::Guard,
+}
+
+impl Walk {
+    /// Where a walk begins that has not descended into the tree (`XAS_RESTART`).
+    const RESTART: usize = 3;
+    /// An entry that says that the tree has changed (`XA_RETRY_ENTRY`).
+    const RETRY: usize = 256 << 2 | 2;
+
+    /// Begins at `from`, in pages. `mapping` must stay valid for the walk.
+    fn new(mapping: *mut bindings::address_space, from: u64) -> Self {
+        Self {
+            state: bindings::xa_state {
+                // SAFETY: The callers hold the file of the mapping.
+                xa: unsafe { addr_of_mut!((*mapping).i_pages) },
+                xa_index: from as usize,
+                xa_shift: 0,
+                xa_sibs: 0,
+                xa_offset: 0,
+                xa_pad: 0,
+                xa_node: Self::RESTART as *mut _,
+                xa_alloc: null_mut(),
+                xa_update: None,
+                xa_lru: null_mut(),
+            },
+            _rcu: rcu::read_lock(),
+        }
+    }
+
+    /// The offset of the next folio or swap entry, up to `last`.
+    fn next(&mut self, last: u64) -> Option<u64> {
+        loop {
+            // SAFETY: The state is that of a walk of this tree, in one RCU read section.
+            let entry = unsafe { bindings::xas_find(&mut self.state, last as usize) };
+            match entry as usize {
+                0 => return None,
+                Self::RETRY => self.state.xa_node = Self::RESTART as *mut _,
+                _ => return Some(self.state.xa_index as u64),
+            }
+        }
+    }
+}

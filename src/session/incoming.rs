@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A session of the previous kernel: files are taken out of it.
+
+use super::{FileName, IncomingRegistry};
+use crate::{
+    anon_file::{self, AnonFile},
+    file::Restored,
+    handover::luo::SessionName,
+    incoming::Record,
+    log::warn_limited,
+    module_ref::ModuleRef,
+    ordered_map::OrderedMap,
+    uapi::{self, Finish, Request, TokenFd},
+};
+use kernel::{
+    fs::{
+        file::{flags::O_CLOEXEC, FileDescriptorReservation},
+        File,
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        Arc, Mutex,
+    },
+};
+
+/// What the session's lock protects.
+struct Inner {
+    /// Whether somebody has the session.
+    taken: bool,
+    files: OrderedMap<u64, Restored>,
+    /// The previous kernel's account of the session, which holds until the session is finished.
+    record: Option<Record>,
+    /// Keeps this module loaded while nobody has the session, but some of its files are touched:
+    /// that is not written down anywhere else.
+    half_retrieved: Option<ModuleRef>,
+}
+
+/// A session that the previous kernel handed over.
+#[pin_data]
+pub(crate) struct IncomingSession {
+    name: SessionName,
+    registry: Arc<IncomingRegistry>,
+    #[pin]
+    inner: Mutex<Inner>,
+}
+
+impl IncomingSession {
+    /// A session as it was found.
+    pub(super) fn new(
+        name: SessionName,
+        record: Record,
+        files: OrderedMap<u64, Restored>,
+        registry: Arc<IncomingRegistry>,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                name,
+                registry,
+                inner <- new_mutex!(Inner {
+                    taken: false,
+                    files,
+                    record: Some(record),
+                    half_retrieved: None,
+                }),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Takes the session for user space: `EINVAL` if somebody has it.
+    pub(super) fn reserve(self: &Arc<Self>) -> Result<Arc<IncomingHandle>> {
+        let handle = Arc::new(
+            IncomingHandle {
+                session: self.clone(),
+                known: Atomic::new(false),
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        let mut inner = self.inner.lock();
+        if inner.taken {
+            return Err(EINVAL);
+        }
+        inner.taken = true;
+        inner.half_retrieved = None;
+        Ok(handle)
+    }
+
+    /// RETRIEVE_FD
+    fn retrieve_fd(&self, request: &Request) -> Result {
+        let mut arg: TokenFd = request.read()?;
+        let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
+        let file = self.retrieve(arg.token)?;
+        arg.fd = fd.reserved_fd() as i32;
+        // Should this fail, the file stays with the session, to be asked for again.
+        request.respond(&arg)?;
+        fd.fd_install(file);
+        Ok(())
+    }
+
+    /// The file called `token`.
+    fn retrieve(&self, token: u64) -> Result<ARef<File>> {
+        let mut inner = self.inner.lock();
+        let file = inner.files.get_mut(&token).ok_or(ENOENT)?;
+        file.retrieve().inspect_err(|err| {
+            let advice = if *err == ENOENT {
+                "load the module that handles it and try again"
+            } else {
+                "its memory is kept until the next kexec"
+            };
+            warn_limited!(
+                "session {:?}: cannot retrieve token {:#x} of type {:?}: {:?}; {}\n",
+                self.name,
+                token,
+                file.compatible(),
+                err,
+                advice
+            );
+        })
+    }
+
+    /// FINISH
+    fn finish_ioctl(&self, request: &Request) -> Result {
+        let arg: Finish = request.read()?;
+        if arg.reserved != 0 {
+            return Err(EINVAL);
+        }
+        self.finish()?;
+        request.respond(&arg)
+    }
+
+    /// Ends the lives of all files, in reverse order, if every one of them agrees.
+    fn finish(&self) -> Result {
+        let mut inner = self.inner.lock();
+        for (token, file) in inner.files.iter_mut() {
+            file.can_finish().inspect_err(|err| {
+                warn_limited!(
+                    "session {:?}: token {:#x} of type {:?} is not ready to be finished: {:?}\n",
+                    self.name,
+                    token,
+                    file.compatible(),
+                    err
+                );
+            })?;
+        }
+        if let Some(record) = inner.record.take() {
+            record.forget();
+        }
+        while let Some((_, file)) = inner.files.pop() {
+            file.finish();
+        }
+        Ok(())
+    }
+
+    /// The descriptor was closed: finishes the session, or makes it available again.
+    fn close(&self) {
+        let finished = self.finish();
+        let mut inner = self.inner.lock();
+        if finished.is_err() {
+            pr_warn!(
+                "session {:?} was closed, cannot be finished yet, and can be retrieved again\n",
+                self.name
+            );
+            if inner.files.iter().any(|(_, file)| file.is_touched()) {
+                inner.half_retrieved = ModuleRef::get(crate::this_module());
+            }
+            inner.taken = false;
+            return;
+        }
+        drop(inner);
+        self.registry.remove(&self.name);
+    }
+}
+
+/// What is behind the file descriptor of an incoming session.
+pub(crate) struct IncomingHandle {
+    session: Arc<IncomingSession>,
+    /// Whether user space knows of the file: only then does closing it mean anything.
+    known: Atomic<bool>,
+}
+
+impl IncomingHandle {
+    /// Makes the file.
+    pub(crate) fn file(self: &Arc<Self>) -> Result<ARef<File>> {
+        anon_file::new(FileName::new(&self.session.name).as_c_str()?, self.clone())
+            // Without a file, nobody else would.
+            .inspect_err(|_| self.release())
+    }
+
+    /// User space is told of the file.
+    pub(crate) fn set_known(&self) {
+        self.known.store(true, Relaxed);
+    }
+}
+
+impl AnonFile for IncomingHandle {
+    fn ioctl(&self, cmd: u32, arg: usize) -> Result {
+        let request = Request::new(cmd, arg, super::COMMANDS)?;
+        match request.cmd {
+            uapi::SESSION_RETRIEVE_FD => self.session.retrieve_fd(&request),
+            uapi::SESSION_FINISH => self.session.finish_ioctl(&request),
+            uapi::SESSION_GET_NAME => super::get_name(&self.session.name, &request),
+            uapi::SESSION_PRESERVE_FD => Err(EINVAL),
+            _ => Err(ENOTTY),
+        }
+    }
+
+    fn release(&self) {
+        if self.known.load(Relaxed) {
+            self.session.close();
+        } else {
+            self.session.inner.lock().taken = false;
+        }
+    }
+}

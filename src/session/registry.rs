@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All sessions: those that will be handed over, and those that were.
+
+use super::{
+    incoming::{IncomingHandle, IncomingSession},
+    outgoing::OutgoingSession,
+};
+use crate::{
+    file::Restored,
+    handover::luo::{LuoSer, SessionName, SessionSer, COMPATIBLE, KHO_ENTRY},
+    incoming::{Account, Found, FoundSession},
+    kho::{BlockChain, PreservedPage, Subtree},
+    ordered_map::{OrderedMap, Slot},
+};
+use core::mem::size_of;
+use kernel::{
+    new_condvar, new_mutex,
+    prelude::*,
+    sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex},
+    time::{Instant, Monotonic},
+};
+
+/// What the outgoing registry's lock protects.
+struct Outgoing {
+    /// What the next kernel finds everything by.
+    root: Subtree,
+    sessions: OrderedMap<SessionName, Arc<OutgoingSession>>,
+    /// Always has room for all of `sessions`.
+    blocks: BlockChain<SessionSer>,
+    /// Whether the kexec is under way.
+    frozen: bool,
+}
+
+/// The sessions that the kexec will hand over.
+#[pin_data]
+pub(crate) struct OutgoingRegistry {
+    #[pin]
+    inner: Mutex<Outgoing>,
+    /// Notified when `frozen` becomes `false`.
+    #[pin]
+    thawed: CondVar,
+}
+
+impl OutgoingRegistry {
+    /// Announces to the next kernel that live update number `liveupdate_num` brought it about.
+    pub(crate) fn new(liveupdate_num: u64) -> Result<Arc<Self>> {
+        let mut page = PreservedPage::new()?;
+        let root = LuoSer {
+            compatible: COMPATIBLE,
+            liveupdate_num,
+            sessions_pa: 0,
+            flbs_pa: 0,
+        };
+        root.write_to_prefix(&mut page.0).map_err(|_| EINVAL)?;
+        let root = Subtree::add(KHO_ENTRY, page, size_of::<LuoSer>())?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                inner <- new_mutex!(Outgoing {
+                    root,
+                    sessions: OrderedMap::new(),
+                    blocks: BlockChain::new(),
+                    frozen: false,
+                }),
+                thawed <- new_condvar!(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Locks the registry, when no kexec is under way.
+    fn lock(&self) -> MutexGuard<'_, Outgoing> {
+        let mut inner = self.inner.lock();
+        while inner.frozen {
+            self.thawed.wait(&mut inner);
+        }
+        inner
+    }
+
+    /// Makes a session. Fails with `EEXIST` if the name is taken.
+    pub(crate) fn create(self: &Arc<Self>, name: SessionName) -> Result<Arc<OutgoingSession>> {
+        let session = OutgoingSession::new(name, self.clone())?;
+        let slot = Slot::new()?;
+        let mut inner = self.lock();
+        let count = inner.sessions.len();
+        inner.blocks.reserve(count + 1)?;
+        match inner.sessions.push(slot, name, session.clone()) {
+            Ok(()) => Ok(session),
+            Err(_) => {
+                inner.blocks.shrink(count);
+                Err(EEXIST)
+            }
+        }
+    }
+
+    /// Takes a session out, so that its name is free.
+    pub(super) fn remove(&self, name: &SessionName) {
+        let mut inner = self.lock();
+        let session = inner.sessions.remove(name);
+        let count = inner.sessions.len();
+        inner.blocks.shrink(count);
+        drop(inner);
+        drop(session);
+    }
+
+    /// Freezes all sessions in order and hands them over. On failure all is as before.
+    pub(crate) fn freeze(&self) -> Result {
+        let start = Instant::<Monotonic>::now();
+        let mut inner = self.inner.lock();
+        let Outgoing {
+            root,
+            sessions,
+            blocks,
+            ..
+        } = &mut *inner;
+
+        let mut nr_sessions = 0;
+        let mut nr_files = 0;
+        let frozen = sessions
+            .iter()
+            .filter_map(|(_, session)| session.freeze().transpose())
+            .inspect(|ser| {
+                nr_sessions += 1;
+                nr_files += ser.as_ref().map_or(0, |ser| ser.nr_files);
+            });
+        let sessions_pa = blocks.write(frozen).inspect_err(|_| {
+            sessions.for_each_rev(|_, session| session.unfreeze());
+        })?;
+
+        set_sessions(root, sessions_pa)?;
+        inner.frozen = true;
+        pr_info!(
+            "froze {} sessions with {} files in {} us\n",
+            nr_sessions,
+            nr_files,
+            start.elapsed().as_micros_ceil()
+        );
+        Ok(())
+    }
+
+    /// Undoes [`Self::freeze`].
+    pub(crate) fn unfreeze(&self) {
+        let mut inner = self.inner.lock();
+        // Writing zero to a page of our own cannot fail.
+        let _ = set_sessions(&mut inner.root, 0);
+        inner
+            .sessions
+            .for_each_rev(|_, session| session.unfreeze());
+        inner.frozen = false;
+        self.thawed.notify_all();
+    }
+}
+
+/// Tells the next kernel where the sessions are.
+fn set_sessions(root: &mut Subtree, pa: u64) -> Result {
+    let (root, _) = LuoSer::mut_from_prefix(&mut root.page_mut().0).map_err(|_| EINVAL)?;
+    root.sessions_pa = pa;
+    Ok(())
+}
+
+/// What the incoming registry's lock protects.
+struct Incoming {
+    sessions: OrderedMap<SessionName, Arc<IncomingSession>>,
+    account: Option<Account>,
+}
+
+/// The sessions that the previous kernel handed over.
+#[pin_data]
+pub(crate) struct IncomingRegistry {
+    #[pin]
+    inner: Mutex<Incoming>,
+}
+
+impl IncomingRegistry {
+    /// The sessions that were found.
+    pub(crate) fn new(found: Found) -> Result<Arc<Self>> {
+        let registry = Arc::pin_init(
+            try_pin_init!(Self {
+                inner <- new_mutex!(Incoming {
+                    sessions: OrderedMap::new(),
+                    account: found.account,
+                }),
+            }),
+            GFP_KERNEL,
+        )?;
+        for session in found.sessions {
+            registry.add(session).inspect_err(|_| registry.clear())?;
+        }
+        Ok(registry)
+    }
+
+    /// Adds a session that was found.
+    fn add(self: &Arc<Self>, found: FoundSession) -> Result {
+        let FoundSession {
+            name,
+            record,
+            files: found,
+        } = found;
+        let mut files = OrderedMap::new();
+        for file in found.iter() {
+            let added = files.push(Slot::new()?, file.token, Restored::new(file));
+            if added.is_err() {
+                pr_err!(
+                    "session {:?} of the previous kernel has token {:#x} twice: the second is refused\n",
+                    name,
+                    file.token
+                );
+            }
+        }
+        let session = IncomingSession::new(name, record, files, self.clone())?;
+        let slot = Slot::new()?;
+        if self.inner.lock().sessions.push(slot, name, session).is_err() {
+            pr_err!(
+                "the previous kernel has two sessions {:?}: the second is refused\n",
+                name
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes a session for user space: `ENOENT` if there is none of that name, `EINVAL` if somebody
+    /// has it.
+    pub(crate) fn retrieve(&self, name: &SessionName) -> Result<Arc<IncomingHandle>> {
+        let inner = self.inner.lock();
+        inner.sessions.get(name).ok_or(ENOENT)?.reserve()
+    }
+
+    /// Takes a finished session out.
+    pub(super) fn remove(&self, name: &SessionName) {
+        let mut inner = self.inner.lock();
+        let session = inner.sessions.remove(name);
+        if inner.sessions.len() == 0 {
+            if let Some(account) = inner.account.take() {
+                account.forget();
+            }
+        }
+        drop(inner);
+        drop(session);
+    }
+
+    /// Lets go of all sessions, which stay where the previous kernel left them.
+    pub(crate) fn clear(&self) {
+        loop {
+            let session = self.inner.lock().sessions.pop();
+            if session.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Names those sessions in the log that nobody retrieved: the kexec will lose them.
+    pub(crate) fn warn_of_loss(&self) {
+        for (name, _) in self.inner.lock().sessions.iter() {
+            pr_warn!(
+                "session {:?} of the previous kernel is lost: it was not finished before this kexec\n",
+                name
+            );
+        }
+    }
+}
