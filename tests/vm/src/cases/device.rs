@@ -2,9 +2,9 @@
 
 //! The device as a file: who may open it, and what a session's descriptor looks like from outside.
 
+use super::common::luo::Device;
 use super::common::{errno_of, memfd, no_fd_leak, refused, still_works};
 use crate::ctx::Ctx;
-use crate::luo::Device;
 use crate::process::Child;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Result};
@@ -34,41 +34,41 @@ fn busy() -> Result<()> {
     })
 }
 
-fn second_open(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn second_open(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     for _ in 0..10 {
         busy()?;
     }
     still_works(&device.create_session("first")?)?;
     drop(device);
-    ctx.device()?.create_session("second")?;
+    Device::open()?.create_session("second")?;
     Ok(())
 }
 
-fn until_last_close(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn until_last_close(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let copy = device.0.try_clone()?;
     drop(device);
     busy()?;
     drop(copy);
     for _ in 0..100 {
-        drop(ctx.device()?);
+        drop(Device::open()?);
     }
     Ok(())
 }
 
-fn freed_by_death(ctx: &mut Ctx) -> Result<()> {
+fn freed_by_death(_: &mut Ctx) -> Result<()> {
     let holder = Child::holder(Device::open)?;
     busy()?;
     holder.kill()?;
-    drop(ctx.device()?);
+    drop(Device::open()?);
     Ok(())
 }
 
-fn session_outlives_it(ctx: &mut Ctx) -> Result<()> {
-    let session = ctx.device()?.create_session("orphan")?;
+fn session_outlives_it(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session("orphan")?;
     still_works(&session)?;
-    let device = ctx.device()?;
+    let device = Device::open()?;
     refused(
         "a name in use",
         device.create_session("orphan"),
@@ -84,8 +84,8 @@ fn link_of(fd: RawFd) -> Result<String> {
     Ok(link.to_string_lossy().into_owned())
 }
 
-fn proc_link(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn proc_link(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let longest = "n".repeat(63);
     for name in ["systemd", "a name", "path/like", longest.as_str()] {
         let session = device.create_session(name)?;
@@ -96,16 +96,16 @@ fn proc_link(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-fn anonymous(ctx: &mut Ctx) -> Result<()> {
+fn anonymous(_: &mut Ctx) -> Result<()> {
     const ANON_INODE_FS_MAGIC: libc::c_long = 0x0904_1934;
-    let session = ctx.device()?.create_session("anon")?;
+    let session = Device::open()?.create_session("anon")?;
     let magic = memfd::fs_magic(&session.0)?;
     ensure!(magic == ANON_INODE_FS_MAGIC, "fstatfs says {magic:#x}");
     Ok(())
 }
 
-fn no_stream(ctx: &mut Ctx) -> Result<()> {
-    let session = ctx.device()?.create_session("stream")?;
+fn no_stream(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session("stream")?;
     let fd = session.0.as_raw_fd();
 
     // SAFETY: no pointers.
@@ -130,8 +130,8 @@ fn no_stream(ctx: &mut Ctx) -> Result<()> {
     still_works(&session)
 }
 
-fn close_on_exec(ctx: &mut Ctx) -> Result<()> {
-    let session = ctx.device()?.create_session("exec")?;
+fn close_on_exec(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session("exec")?;
     let fd = session.0.as_raw_fd();
     // SAFETY: asks for flags.
     let flags = Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;

@@ -3,10 +3,10 @@
 //! Sizes, pointers and numbers of commands: what is malformed is refused, and nothing comes of it.
 
 use super::common::command::{Answer, Command};
+use super::common::luo::{number, Device, Session};
 use super::common::pages::{Pages, PAGE};
 use super::common::{data, is_ours, memfd, no_fd_leak, refused, still_works};
 use crate::ctx::Ctx;
-use crate::luo::{number, Device, Session};
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -33,8 +33,8 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(ctx: &Ctx) -> Result<Self> {
-        let device = ctx.device()?;
+    fn new(_: &Ctx) -> Result<Self> {
+        let device = Device::open()?;
         Ok(Self {
             session: device.create_session("bench")?,
             device,
@@ -196,7 +196,11 @@ fn of_other_type(nr: u8) -> u32 {
 /// A number that is known but for its type, direction or size: ENOTTY, once the size could be read.
 fn bad_encoding(command: &Command) -> Result<()> {
     let nr = command.number as u8;
-    for number in [with_direction(nr), of_other_type(nr), command.number | 1 << 16] {
+    for number in [
+        with_direction(nr),
+        of_other_type(nr),
+        command.number | 1 << 16,
+    ] {
         let wrong = command.renumbered(number);
         let why = format!("as {number:#x}");
         refuse(&wrong, &why, Errno::ENOTTY)?;
@@ -264,7 +268,7 @@ fn extension_numbers(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn hand_on(ctx: &mut Ctx) -> Result<()> {
-    let session = ctx.device()?.create_session("abi")?;
+    let session = Device::open()?.create_session("abi")?;
     for token in [1, 2] {
         let file = memfd::create(10_000)?;
         data::fill(&file, token, data::whole(10_000))?;
@@ -274,8 +278,8 @@ fn hand_on(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-fn incoming(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn incoming(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let command = Command::retrieve_session(&device, "abi");
     bad_sizes(&command)?;
     bad_pointers(&command)?;

@@ -3,16 +3,43 @@
 //! All test cases, by module. To add one see README.md beside this crate's manifest.
 
 mod basic;
+mod common;
+mod device;
+mod direction;
+mod fds;
+mod frozen;
 mod handover;
+mod ioctl_abi;
+mod kexec_refused;
+mod lifetime;
+mod memfd_kexec;
+mod memfd_memory;
+mod memfd_seals;
+mod module;
+mod names;
 mod selftests;
+mod writeback;
 
 use crate::test::Test;
 use luo_vm_protocol::TestInfo;
 
 const MODULES: &[(&str, &[Test])] = &[
     ("basic", basic::TESTS),
+    ("device", device::TESTS),
+    ("direction", direction::TESTS),
+    ("fds", fds::TESTS),
+    ("frozen", frozen::TESTS),
     ("handover", handover::TESTS),
+    ("ioctl_abi", ioctl_abi::TESTS),
+    ("kexec_refused", kexec_refused::TESTS),
+    ("lifetime", lifetime::TESTS),
+    ("memfd_kexec", memfd_kexec::TESTS),
+    ("memfd_memory", memfd_memory::TESTS),
+    ("memfd_seals", memfd_seals::TESTS),
+    ("module", module::TESTS),
+    ("names", names::TESTS),
     ("selftests", selftests::TESTS),
+    ("writeback", writeback::TESTS),
 ];
 
 /// All tests, for the harness.

@@ -2,9 +2,9 @@
 
 //! Names of sessions: which are possible, and that each is there once.
 
+use super::common::luo::{Device, CREATE_SESSION, RETRIEVE_SESSION};
 use super::common::{name_bytes, no_fd_leak, refused, session_by_bytes, still_works};
 use crate::ctx::Ctx;
-use crate::luo::{CREATE_SESSION, RETRIEVE_SESSION};
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -19,7 +19,11 @@ pub const TESTS: &[Test] = &[
     Test::new("nothing_to_retrieve", Config::new(), &[nothing_to_retrieve]),
     Test::new("thousand", Config::new(), &[thousand]),
     Test::new("through_kexec", Config::new(), &[create_odd, retrieve_odd]),
-    Test::new("many_through_kexec", Config::new(), &[only_names, names_again]),
+    Test::new(
+        "many_through_kexec",
+        Config::new(),
+        &[only_names, names_again],
+    ),
 ];
 
 const UNTERMINATED: [u8; 64] = [b'u'; 64];
@@ -39,8 +43,8 @@ const ODD: &[&[u8]] = &[
     &[0xff; 63],
 ];
 
-fn impossible(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn impossible(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     for (what, name) in [
         ("an empty name", [0; 64]),
         ("an unterminated name", UNTERMINATED),
@@ -58,8 +62,8 @@ fn impossible(ctx: &mut Ctx) -> Result<()> {
     still_works(&device.create_session("possible")?)
 }
 
-fn longest(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn longest(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let name = "l".repeat(63);
     let session = device.create_session(&name)?;
     ensure!(session.name()? == name, "not the name given");
@@ -72,8 +76,8 @@ fn longest(ctx: &mut Ctx) -> Result<()> {
     refused("again", device.create_session(&name), Errno::EEXIST)
 }
 
-fn any_bytes(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn any_bytes(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let mut sessions = Vec::new();
     for name in ODD {
         let session = session_by_bytes(&device, CREATE_SESSION, &name_bytes(name))
@@ -89,8 +93,8 @@ fn any_bytes(ctx: &mut Ctx) -> Result<()> {
     sessions.iter().try_for_each(still_works)
 }
 
-fn garbage_behind_nul(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn garbage_behind_nul(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let mut name = name_bytes(b"name");
     name[10] = b'!';
     let session = session_by_bytes(&device, CREATE_SESSION, &name)?;
@@ -102,8 +106,8 @@ fn garbage_behind_nul(ctx: &mut Ctx) -> Result<()> {
     )
 }
 
-fn duplicate(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn duplicate(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let session = device.create_session("double")?;
     for _ in 0..10 {
         no_fd_leak("a name in use", || {
@@ -122,8 +126,8 @@ fn duplicate(ctx: &mut Ctx) -> Result<()> {
     still_works(&device.create_session("double")?)
 }
 
-fn nothing_to_retrieve(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn nothing_to_retrieve(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let outgoing = device.create_session("outgoing")?;
     for (what, name) in [
         ("an unknown name", name_bytes(b"unknown")),
@@ -139,8 +143,8 @@ fn nothing_to_retrieve(ctx: &mut Ctx) -> Result<()> {
     still_works(&outgoing)
 }
 
-fn thousand(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn thousand(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     for round in 0..2 {
         let mut sessions = Vec::new();
         for i in 0..1000 {
@@ -161,7 +165,7 @@ fn thousand(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn create_odd(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+    let device = Device::open()?;
     for name in ODD {
         ctx.keep(session_by_bytes(
             &device,
@@ -172,8 +176,8 @@ fn create_odd(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-fn retrieve_odd(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn retrieve_odd(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let nearly = |bytes: &[u8]| session_by_bytes(&device, RETRIEVE_SESSION, &name_bytes(bytes));
     refused("a shorter name", nearly(&[b'x'; 62]), Errno::ENOENT)?;
     let mut longer = name_bytes(&[b'x'; 63]);
@@ -191,7 +195,7 @@ fn retrieve_odd(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn only_names(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+    let device = Device::open()?;
     let mut sessions = Vec::new();
     for i in 0..300 {
         sessions.push(Some(device.create_session(&format!("s{i}"))?));
@@ -204,8 +208,8 @@ fn only_names(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-fn names_again(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn names_again(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     for i in 0..300 {
         let name = format!("s{i}");
         let retrieved = device.retrieve_session(&name);

@@ -3,10 +3,10 @@
 //! The kernel can read the argument, but not write the answer: the command fails, and nothing is lost by it.
 
 use super::common::command::Command;
+use super::common::luo::{Device, Session};
 use super::common::pages::{Pages, PAGE};
 use super::common::{data, memfd, no_fd_leak, only_ours, refused, still_works};
 use crate::ctx::Ctx;
-use crate::luo::Session;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -47,8 +47,8 @@ fn unanswerable(command: &Command) -> Result<()> {
     Ok(())
 }
 
-fn create_session(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn create_session(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     for _ in 0..100 {
         unanswerable(&Command::create(&device, "unheard"))?;
     }
@@ -56,9 +56,9 @@ fn create_session(ctx: &mut Ctx) -> Result<()> {
     still_works(&session)
 }
 
-fn preserve_fd(ctx: &mut Ctx) -> Result<()> {
+fn preserve_fd(_: &mut Ctx) -> Result<()> {
     const SIZE: u64 = 3 * PAGE as u64;
-    let device = ctx.device()?;
+    let device = Device::open()?;
     let session = device.create_session("unheard")?;
     let file = memfd::create(SIZE)?;
     data::fill(&file, 1, data::whole(SIZE))?;
@@ -83,8 +83,8 @@ fn preserve_fd(ctx: &mut Ctx) -> Result<()> {
     session.preserve(&file, 7).context("in another session")
 }
 
-fn get_name(ctx: &mut Ctx) -> Result<()> {
-    let session = ctx.device()?.create_session("unheard")?;
+fn get_name(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session("unheard")?;
     unanswerable(&Command::get_name(&session))?;
     ensure!(session.name()? == "unheard");
     still_works(&session)
@@ -95,7 +95,7 @@ const SIZE: u64 = 100_000;
 fn hand_on(ctx: &mut Ctx) -> Result<()> {
     let file = memfd::create(SIZE)?;
     data::fill(&file, 3, data::whole(SIZE))?;
-    let session = ctx.device()?.create_session("handed")?;
+    let session = Device::open()?.create_session("handed")?;
     session.preserve(&file, 3)?;
     ctx.keep(session);
     Ok(())
@@ -106,16 +106,16 @@ fn take(session: &Session) -> Result<()> {
     data::check(&file, 3, SIZE, &[data::whole(SIZE)])
 }
 
-fn retrieve_fd(ctx: &mut Ctx) -> Result<()> {
-    let session = ctx.device()?.retrieve_session("handed")?;
+fn retrieve_fd(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session("handed")?;
     unanswerable(&Command::retrieve(&session, 3))?;
     take(&session)?;
     session.finish()?;
     Ok(())
 }
 
-fn finish(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+fn finish(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
     let session = device.retrieve_session("handed")?;
     let file = session.retrieve(3)?;
     unanswerable(&Command::finish(&session))?;
@@ -128,7 +128,7 @@ fn finish(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn retrieve_session(ctx: &mut Ctx) -> Result<()> {
-    let device = ctx.device()?;
+    let device = Device::open()?;
     let command = Command::retrieve_session(&device, "handed");
     unanswerable(&command)?;
     only_ours(ctx, "loses a session whose descriptor it cannot deliver")?;

@@ -3,8 +3,12 @@
 //! Commands as bytes: issued whole, cut off, with something behind them, or from memory that ends too early.
 
 use super::pages::{bytes_of, Pages};
-use crate::luo::{ioctl_raw, Device, FdArg, FinishArg, NameArg, Session, SessionArg};
-use crate::luo::{CREATE_SESSION, FINISH, GET_NAME, PRESERVE_FD, RETRIEVE_FD, RETRIEVE_SESSION};
+use crate::cases::common::luo::{
+    ioctl_raw, Device, FdArg, FinishArg, NameArg, Session, SessionArg,
+};
+use crate::cases::common::luo::{
+    CREATE_SESSION, FINISH, GET_NAME, PRESERVE_FD, RETRIEVE_FD, RETRIEVE_SESSION,
+};
 use anyhow::Result;
 use nix::errno::Errno;
 use std::ffi::c_void;

@@ -57,14 +57,8 @@ pub fn punch(file: &File, start: u64, len: u64) -> Result<(), Errno> {
 pub fn write_at(file: &File, start: u64, bytes: &[u8]) -> Result<usize, Errno> {
     let fd = file.as_raw_fd();
     // SAFETY: the bytes are ours for the duration of the call.
-    let written = unsafe {
-        libc::pwrite(
-            fd,
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            start as libc::off_t,
-        )
-    };
+    let written =
+        unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), start as libc::off_t) };
     Errno::result(written).map(|written| written as usize)
 }
 

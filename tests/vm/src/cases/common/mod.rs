@@ -4,11 +4,12 @@
 
 pub mod command;
 pub mod data;
+pub mod luo;
 pub mod memfd;
 pub mod pages;
 
+use crate::cases::common::luo::{ioctl, Device, FdArg, Session, SessionArg, PRESERVE_FD};
 use crate::ctx::Ctx;
-use crate::luo::{ioctl, Device, FdArg, Session, SessionArg, PRESERVE_FD};
 use anyhow::{bail, ensure, Context, Result};
 use luo_vm_protocol::Orchestrator;
 use nix::errno::Errno;
@@ -99,11 +100,7 @@ pub fn preserve_number(session: &Session, fd: RawFd, token: u64) -> Result<(), E
 }
 
 /// CREATE_SESSION or RETRIEVE_SESSION with these 64 bytes for a name.
-pub fn session_by_bytes(
-    device: &Device,
-    number: u32,
-    name: &[u8; 64],
-) -> Result<Session, Errno> {
+pub fn session_by_bytes(device: &Device, number: u32, name: &[u8; 64]) -> Result<Session, Errno> {
     let mut arg = SessionArg::new("");
     arg.name = *name;
     ioctl(device.0.as_raw_fd(), number, &mut arg)?;

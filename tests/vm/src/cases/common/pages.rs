@@ -76,7 +76,8 @@ impl Pages {
         let offset = page * PAGE;
         assert!(offset < self.len);
         // SAFETY: pages of ours, written only by methods that borrow `self` mutably.
-        let done = unsafe { libc::mprotect(self.start.add(offset).cast(), self.len - offset, prot) };
+        let done =
+            unsafe { libc::mprotect(self.start.add(offset).cast(), self.len - offset, prot) };
         Errno::result(done).context("mprotect")?;
         Ok(())
     }

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! luo.ko as a module: when it can be inserted and removed, and what it says when it cannot.
+
+use super::common::luo::{Device, DEVICE};
+use super::common::{data, errno_of, memfd, still_works};
+use crate::ctx::Ctx;
+use crate::test::{Config, Orchestrator, Test};
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+use std::path::Path;
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new("without_kho", BARE.cmdline("kho=off"), &[without_kho]),
+    Test::new(
+        "beside_the_other",
+        Config::new().orchestrators(&[Orchestrator::C]),
+        &[beside_the_other],
+    ),
+    Test::new("insert_and_remove", BARE, &[insert_and_remove]),
+    Test::new("remove_with_session", BARE, &[remove_with_session]),
+    Test::new("remove_with_device", BARE, &[remove_with_device]),
+    Test::new("insert_twice", BARE, &[insert_twice]),
+    Test::new("unknown_parameter", BARE, &[unknown_parameter]),
+    Test::new("inserted_late", BARE, &[hand_on, insert_late]),
+    Test::new(
+        "removed_before_kexec",
+        BARE,
+        &[remove_at_end, nothing_arrives],
+    ),
+];
+
+/// A kernel with no orchestrator yet.
+const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
+
+const MODULE: &str = "/luo.ko";
+
+fn needs_module(ctx: &Ctx) -> Result<()> {
+    match Path::new(MODULE).exists() {
+        true => Ok(()),
+        false => ctx.skip("there is no luo.ko in this VM"),
+    }
+}
+
+fn is_inserted() -> bool {
+    Path::new("/sys/module/luo").exists()
+}
+
+/// Fails unless insmod is refused, and the log says why, in the module's own words.
+fn refused(ctx: &mut Ctx, params: &str, wanted: &[Errno], words: &[&str]) -> Result<()> {
+    ctx.log().lines()?;
+    match ctx.insmod(params) {
+        Ok(()) => bail!("it was inserted"),
+        Err(err) => ensure!(
+            errno_of(&err).is_some_and(|errno| wanted.contains(&errno)),
+            "{err:#}"
+        ),
+    }
+    ensure!(!is_inserted(), "it is there nevertheless");
+    let lines = ctx.log().lines()?;
+    let says_why = |line: &&String| {
+        let line = line.to_lowercase();
+        line.contains("luo") && words.iter().any(|word| line.contains(word))
+    };
+    ensure!(
+        lines.iter().any(|line| says_why(&line)),
+        "it only says {lines:#?}"
+    );
+    Ok(())
+}
+
+fn without_kho(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    for _ in 0..2 {
+        let wanted = [Errno::ENODEV, Errno::EOPNOTSUPP];
+        refused(ctx, "", &wanted, &["kho", "kexec handover"])?;
+        ensure!(!Path::new(DEVICE).exists(), "there is a device");
+    }
+    Ok(())
+}
+
+fn beside_the_other(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    let session = Device::open()?.create_session("undisturbed")?;
+    for _ in 0..2 {
+        refused(ctx, "", &[Errno::EBUSY], &["liveupdate=", "orchestrator"])?;
+    }
+    still_works(&session)?;
+    still_works(&Device::open()?.create_session("another")?)
+}
+
+fn insert_and_remove(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ensure!(!Path::new(DEVICE).exists(), "a device without the module");
+    for round in 0..10 {
+        ctx.insmod("").with_context(|| format!("round {round}"))?;
+        use_it(ctx).with_context(|| format!("round {round}"))?;
+        ctx.rmmod().with_context(|| format!("round {round}"))?;
+        ensure!(!Path::new(DEVICE).exists(), "the device is still there");
+    }
+    Ok(())
+}
+
+fn use_it(_: &Ctx) -> Result<()> {
+    let file = memfd::create(1 << 20)?;
+    let session = Device::open()?.create_session("name")?;
+    session.preserve(&file, 1)?;
+    still_works(&session)?;
+    drop(session);
+    memfd::truncate(&file, 0).context("the file it let go")?;
+    Ok(())
+}
+
+/// Fails unless rmmod is refused at once.
+fn stays(ctx: &Ctx) -> Result<()> {
+    match ctx.rmmod() {
+        Ok(()) => bail!("it was removed"),
+        // EWOULDBLOCK, which is the same number.
+        Err(err) => ensure!(errno_of(&err) == Some(Errno::EAGAIN), "{err:#}"),
+    }
+    ensure!(is_inserted(), "it is gone");
+    Ok(())
+}
+
+fn remove_with_session(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ctx.insmod("")?;
+    let file = memfd::create(50_000)?;
+    data::fill(&file, 1, data::whole(50_000))?;
+    let session = Device::open()?.create_session("holds")?;
+    stays(ctx)?;
+    session.preserve(&file, 1)?;
+    stays(ctx)?;
+    still_works(&session)?;
+    use_it(ctx)?;
+    drop(session);
+    data::check(&file, 1, 50_000, &[data::whole(50_000)])?;
+    ctx.rmmod().context("with the session closed")?;
+    memfd::truncate(&file, 0).context("the file it let go")?;
+    ctx.insmod("").context("inserting it again")?;
+    use_it(ctx)?;
+    ctx.rmmod()
+}
+
+fn remove_with_device(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ctx.insmod("")?;
+    let device = Device::open()?;
+    stays(ctx)?;
+    still_works(&device.create_session("works")?)?;
+    ensure!(Device::open().is_err(), "it opens twice");
+    drop(device);
+    ctx.rmmod()
+}
+
+fn insert_twice(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ctx.insmod("")?;
+    let session = Device::open()?.create_session("first")?;
+    match ctx.insmod("") {
+        Ok(()) => bail!("it was inserted twice"),
+        Err(err) => ensure!(errno_of(&err) == Some(Errno::EEXIST), "{err:#}"),
+    }
+    still_works(&session)?;
+    drop(session);
+    ctx.rmmod()
+}
+
+/// The kernel takes any parameter and says that it ignores those it does not know; the module works all the same.
+fn unknown_parameter(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ctx.insmod("no_such_parameter=1")?;
+    ctx.log().expect("no_such_parameter")?;
+    use_it(ctx)?;
+    ctx.rmmod()
+}
+
+const SIZE: u64 = 777_777;
+
+fn hand_on(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ctx.insmod("")?;
+    let file = memfd::create(SIZE)?;
+    data::fill(&file, 2, data::whole(SIZE))?;
+    let session = Device::open()?.create_session("waits")?;
+    session.preserve(&file, 1)?;
+    ctx.keep(session);
+    Ok(())
+}
+
+/// What was handed on waits, untouched, until the module is there: memory is used and swapped about before that.
+fn insert_late(ctx: &mut Ctx) -> Result<()> {
+    let churn = memfd::create(400 << 20)?;
+    memfd::fallocate(&churn, 0, 0, 400 << 20)?;
+    data::fill(&churn, 3, data::whole(64 << 20))?;
+    drop(churn);
+    ctx.insmod("")?;
+    let session = Device::open()?.retrieve_session("waits")?;
+    let file = session.retrieve(1)?;
+    data::check(&file, 2, SIZE, &[data::whole(SIZE)])?;
+    session.finish()?;
+    drop((session, file));
+    ctx.rmmod().context("with all retrieved")?;
+    ctx.insmod("").context("inserting it again")?;
+    let device = Device::open()?;
+    ensure!(
+        device.retrieve_session("waits").is_err(),
+        "it is there again"
+    );
+    still_works(&device.create_session("waits")?)
+}
+
+fn remove_at_end(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ctx.insmod("")?;
+    use_it(ctx)?;
+    ctx.rmmod()
+}
+
+fn nothing_arrives(ctx: &mut Ctx) -> Result<()> {
+    ctx.insmod("")?;
+    use_it(ctx)
+}
