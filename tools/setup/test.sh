@@ -58,7 +58,7 @@ finished_build() {
 	mkdir -p "$1/include/config" "$1/include/generated" "$1/scripts/mod" "$1/arch/x86/boot"
 	touch "$1/Makefile" "$1/include/generated/autoconf.h" "$1/scripts/mod/modpost" "$1/arch/x86/boot/bzImage"
 	printf 'CONFIG_%s=y\n' MODULES RUST KEXEC_FILE KEXEC_HANDOVER SHMEM MEMFD_CREATE >"$1/include/config/auto.conf"
-	echo "CONFIG_RUSTC_VERSION_TEXT=\"rustc 1.90.0 (fake)\"" >>"$1/include/config/auto.conf"
+	echo "CONFIG_RUSTC_VERSION_TEXT=rustc 1.90.0 (fake)" >>"$1/include/config/auto.conf"
 	printf '0x0\tregister_kexec_prepare_notifier\tvmlinux\tEXPORT_SYMBOL_GPL\t\n' >"$1/Module.symvers"
 }
 
