@@ -7,6 +7,7 @@
 pub mod cases;
 pub mod cmdline;
 pub mod ctx;
+pub mod demo;
 pub mod init;
 pub mod kexec;
 pub mod kmsg;

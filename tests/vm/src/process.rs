@@ -13,6 +13,11 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+/// How long a holder's preparations may take.
+const SETUP: Duration = Duration::from_secs(30);
+/// What a child says when these are done.
+const READY: &str = "ready";
+
 /// A forked child and the pipe on which it speaks.
 #[derive(Debug)]
 pub struct Child {
@@ -49,20 +54,29 @@ impl Child {
     ///
     /// Returns once `setup` is done.
     pub fn holder<T>(setup: impl FnOnce() -> Result<T>) -> Result<Self> {
-        let mut child = Self::spawn(|pipe| {
-            let held = setup();
-            let word = match &held {
-                Ok(_) => "ready".to_string(),
-                Err(err) => format!("{err:#}"),
-            };
-            let _ = writeln!(pipe, "{word}");
-            while held.is_ok() {
-                nix::unistd::pause();
+        Self::service(SETUP, setup, |_held| loop {
+            nix::unistd::pause();
+        })
+    }
+
+    /// A child that runs `setup` and then goes on with `run`. Returns once `setup` is done.
+    pub fn service<T>(
+        timeout: Duration,
+        setup: impl FnOnce() -> Result<T>,
+        run: impl FnOnce(T),
+    ) -> Result<Self> {
+        let mut child = Self::spawn(|pipe| match setup() {
+            Ok(ready) => {
+                let _ = writeln!(pipe, "{READY}");
+                run(ready);
+            }
+            Err(err) => {
+                let _ = writeln!(pipe, "{err:#}");
             }
         })?;
-        let word = child.read_line(Duration::from_secs(30))?;
-        if word != "ready" {
-            bail!("the child that should hold something: {word}");
+        let word = child.read_line(timeout)?;
+        if word != READY {
+            bail!("the child process: {word}");
         }
         Ok(child)
     }

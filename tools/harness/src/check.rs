@@ -4,14 +4,14 @@
 
 use crate::batch::{self, Batch};
 use crate::guest::Guest;
-use crate::initramfs::Archive;
+use crate::image;
 use crate::inputs::Inputs;
 use crate::qemu::{Accel, Machine};
 use crate::selftests;
 use crate::session;
 use crate::tally::{Counts, Tally};
 use anyhow::{Context, Result};
-use luo_vm_protocol::{Orchestrator, Outcome, TestInfo, PLAN_PATH};
+use luo_vm_protocol::{Orchestrator, Outcome, TestInfo};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -43,9 +43,8 @@ struct Run<'a> {
 }
 
 /// Runs the tests and gives the sum.
-pub fn check(inputs: &Inputs, options: &Options) -> Result<Counts> {
+pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts> {
     let tally = Tally::default();
-    let guest = Guest::build(&inputs.repo)?;
     let tests = selected(guest.tests()?, options.filter.as_deref());
     let logs = inputs.repo.join("build/check");
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
@@ -54,7 +53,7 @@ pub fn check(inputs: &Inputs, options: &Options) -> Result<Counts> {
         inputs,
         options,
         logs,
-        base: base_initramfs(&guest, inputs, &selftests)?,
+        base: image::base(guest, inputs, &selftests)?,
         tally: &tally,
         queue: Mutex::new(batch::batches(&tests).into()),
     };
@@ -64,28 +63,6 @@ pub fn check(inputs: &Inputs, options: &Options) -> Result<Counts> {
         }
     });
     Ok(tally.counts())
-}
-
-/// What every VM has in its initramfs.
-pub fn base_initramfs(guest: &Guest, inputs: &Inputs, selftests: &[PathBuf]) -> Result<Vec<u8>> {
-    let mut archive = Archive::new();
-    archive.folder("dev")?;
-    archive.device("dev/console", 5, 1)?;
-    archive.copy("init", 0o755, &guest.program)?;
-    archive.folder("sbin")?;
-    archive.link("sbin/kexec", "/init")?;
-    if let Some(module) = &inputs.luo_ko {
-        archive.copy("luo.ko", 0o644, module)?;
-    }
-    archive.folder("selftests")?;
-    for program in selftests {
-        let name = program
-            .file_name()
-            .and_then(|name| name.to_str())
-            .context("a program's name")?;
-        archive.copy(&format!("selftests/{name}"), 0o755, program)?;
-    }
-    archive.finish()
 }
 
 fn selected(tests: Vec<TestInfo>, filter: Option<&str>) -> Vec<TestInfo> {
@@ -134,14 +111,8 @@ impl Run<'_> {
         let logs = self.logs.join(&batch.name);
         std::fs::create_dir_all(&logs)?;
         let plan = batch.plan(self.options.orchestrator);
-        let mut archive = Archive::new();
-        archive.file(
-            PLAN_PATH.trim_start_matches('/'),
-            0o644,
-            &serde_json::to_vec(&plan)?,
-        )?;
         let initramfs = logs.join("initramfs.cpio");
-        std::fs::write(&initramfs, [&self.base[..], &archive.finish()?].concat())?;
+        image::write(&initramfs, &self.base, &plan)?;
         let machine = Machine {
             accel: self.options.accel,
             memory_mib: batch.config.memory_mib,

@@ -98,6 +98,13 @@ impl Console {
         std::mem::take(&mut self.complaints)
     }
 
+    /// Reads what was added, and gives those lines.
+    pub fn read_lines(&mut self) -> Result<&[String]> {
+        let seen = self.lines.len();
+        self.read()?;
+        Ok(&self.lines[seen..])
+    }
+
     /// The last lines so far.
     pub fn tail(&self, count: usize) -> &[String] {
         &self.lines[self.lines.len().saturating_sub(count)..]

@@ -2,10 +2,13 @@
 
 //! Boots the patched kernel in QEMU, with the orchestrator in it: runs the tests, shows the demo.
 
+mod accel;
 mod batch;
 mod check;
 mod console;
+mod demo;
 mod guest;
+mod image;
 mod initramfs;
 mod inputs;
 mod qemu;
@@ -15,9 +18,11 @@ mod tally;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use guest::Guest;
 use inputs::Inputs;
 use luo_vm_protocol::Orchestrator;
 use qemu::Accel;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Boots the patched kernel in QEMU, with the live update orchestrator in it.
@@ -27,6 +32,9 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
+    /// What executes the VMs [default: kvm where this kernel is seen to boot under it, else tcg]
+    #[arg(long, value_enum, global = true)]
+    accel: Option<Accel>,
     #[command(subcommand)]
     command: Command,
 }
@@ -35,6 +43,8 @@ struct Cli {
 enum Command {
     /// Run the tests; ends with the line `N passed, N failed, N skipped`.
     Check(CheckArgs),
+    /// Change the kernel under a service and its data; draws build/demo/timeline.svg
+    Demo(DemoArgs),
 }
 
 #[derive(Args)]
@@ -49,10 +59,29 @@ struct CheckArgs {
     orchestrator: Which,
 }
 
+#[derive(Args)]
+struct DemoArgs {
+    /// File or folder for the service to keep [default: LINUX_SRC/Documentation]
+    #[arg(long, env = "DATA")]
+    data: Option<PathBuf>,
+    /// The orchestrator to use
+    #[arg(long, value_enum, default_value_t = Which::Rust)]
+    orchestrator: Which,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Which {
     C,
     Rust,
+}
+
+impl From<Which> for Orchestrator {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::C => Self::C,
+            Which::Rust => Self::Rust,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -68,27 +97,32 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     let cli = Cli::parse();
     let inputs = Inputs::from_env()?;
-    match cli.command {
+    let guest = Guest::build(&inputs.repo)?;
+    let accel = || accel::choose(cli.accel, &inputs, &guest);
+    let good = match cli.command {
         Command::Check(args) => {
             let options = check::Options {
                 filter: args.filter,
                 jobs: args.jobs,
-                orchestrator: match args.orchestrator {
-                    Which::C => Orchestrator::C,
-                    Which::Rust => Orchestrator::Rust,
-                },
-                accel: Accel::Tcg,
+                orchestrator: args.orchestrator.into(),
+                accel: accel()?,
             };
-            let counts = check::check(&inputs, &options)?;
-            println!(
-                "{} passed, {} failed, {} skipped",
-                counts.passed, counts.failed, counts.skipped
-            );
-            Ok(if counts.failed == 0 {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            let counts = check::check(&inputs, &guest, &options)?;
+            println!("{counts}");
+            counts.failed == 0
         }
-    }
+        Command::Demo(args) => {
+            let options = demo::Options {
+                data: args.data,
+                orchestrator: args.orchestrator.into(),
+                accel: accel()?,
+            };
+            demo::demo(&inputs, &guest, &options)?
+        }
+    };
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -10,12 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use luo_vm_protocol::{Event, DISK_DATA, DISK_INITRAMFS, DISK_KERNEL};
 
 /// What executes the VM's instructions.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum Accel {
     /// The processor.
     Kvm,
@@ -57,15 +57,15 @@ pub struct Machine<'a> {
 #[derive(Debug)]
 pub struct Qemu {
     child: Child,
-    lines: Receiver<String>,
+    lines: Receiver<(Instant, String)>,
     console: PathBuf,
 }
 
 /// What came from the VM, or why nothing did.
 #[derive(Debug)]
 pub enum Heard {
-    /// An event.
-    Event(Event),
+    /// An event, and when it came.
+    Event(Event, Instant),
     /// Nothing in the given time.
     Silence,
     /// QEMU ended.
@@ -91,7 +91,7 @@ impl Qemu {
         std::thread::spawn(move || {
             for line in BufReader::new(report).lines().map_while(Result::ok) {
                 let _ = std::io::Write::write_all(&mut log, format!("{line}\n").as_bytes());
-                if sender.send(line).is_err() {
+                if sender.send((Instant::now(), line)).is_err() {
                     break;
                 }
             }
@@ -107,9 +107,9 @@ impl Qemu {
     pub fn next(&mut self, timeout: Duration) -> Heard {
         loop {
             match self.lines.recv_timeout(timeout) {
-                Ok(line) => {
+                Ok((at, line)) => {
                     if let Some(event) = Event::from_line(&line) {
-                        return Heard::Event(event);
+                        return Heard::Event(event, at);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => return Heard::Silence,

@@ -44,7 +44,7 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
     let mut patience = BOOT;
     let end = loop {
         match qemu.next(patience) {
-            Heard::Event(Event::Start { test, timeout_s }) => {
+            Heard::Event(Event::Start { test, timeout_s }, _) => {
                 patience = Duration::from_secs(timeout_s.into()) + SLACK;
                 let since = session
                     .running
@@ -52,13 +52,14 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
                     .map_or_else(Instant::now, |(_, since)| since);
                 session.running = Some((test, since));
             }
-            Heard::Event(Event::Boot { .. }) => session.booted = true,
-            Heard::Event(Event::Result { test, outcome, ms }) => {
+            Heard::Event(Event::Boot { .. }, _) => session.booted = true,
+            Heard::Event(Event::Result { test, outcome, ms }, _) => {
                 session.result(&test, outcome, Duration::from_millis(ms))?;
             }
-            Heard::Event(Event::Jump { .. }) => patience = BOOT,
-            Heard::Event(Event::Note { text }) => break format!("the VM gave up: {text}"),
-            Heard::Event(Event::Done) => break "the VM ended without running it".to_string(),
+            Heard::Event(Event::Jump { .. }, _) => patience = BOOT,
+            Heard::Event(Event::Note { text }, _) => break format!("the VM gave up: {text}"),
+            Heard::Event(Event::Demo(_), _) => {}
+            Heard::Event(Event::Done, _) => break "the VM ended without running it".to_string(),
             Heard::Silence => break format!("nothing from the VM for {} s", patience.as_secs()),
             Heard::End => break "the VM ended by itself".to_string(),
         }

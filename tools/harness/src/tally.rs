@@ -3,6 +3,7 @@
 //! Prints results as they come and counts them.
 
 use luo_vm_protocol::Outcome;
+use std::fmt;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -20,6 +21,17 @@ pub struct Counts {
     pub failed: usize,
     /// Skipped.
     pub skipped: usize,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
 }
 
 impl Tally {

@@ -2,6 +2,7 @@
 
 //! What the VM reports.
 
+use crate::demo::DemoEvent;
 use serde::{Deserialize, Serialize};
 
 /// How a test ended.
@@ -58,6 +59,8 @@ pub enum Event {
         /// The text.
         text: String,
     },
+    /// A line of the demonstration.
+    Demo(DemoEvent),
     /// Nothing more will come; the VM powers off.
     Done,
 }

@@ -5,6 +5,7 @@
 //! Towards the VM goes one [`Plan`], as the file [`PLAN_PATH`] of its initramfs. From the VM come [`Event`]s, one JSON
 //! object a line, on its second serial port: the first one belongs to the kernel's console alone.
 
+pub mod demo;
 mod event;
 mod plan;
 

@@ -8,8 +8,9 @@ mod runner;
 mod swap;
 
 use crate::cmdline::Words;
-use crate::{kmsg, report};
+use crate::{demo, kmsg, report};
 use anyhow::{Context, Result};
+use luo_vm_protocol::demo::{DemoEvent, Step};
 use luo_vm_protocol::{Event, Outcome, Plan, Work, PLAN_PATH};
 use nix::sys::reboot::{reboot, RebootMode};
 
@@ -32,6 +33,7 @@ fn power_off() -> ! {
 }
 
 fn run() -> Result<()> {
+    let arrived = demo::clock::now();
     mounts::mount_all().context("mounting")?;
     // Else the kernel swallows our marks when many come in a short time.
     std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n").context("printk_devkmsg")?;
@@ -48,10 +50,16 @@ fn run() -> Result<()> {
         .stages
         .get(words.stage - 1)
         .context("the plan knows no such stage")?;
+    let module_from = demo::clock::now();
     let ready = orchestrator::prepare(stage.orchestrator, &plan.params);
     match &plan.work {
         Work::Probe => {}
-        Work::Demo => ready?,
+        Work::Demo => {
+            demo::clock::report_step(Step::LoadModule, module_from);
+            demo::report(DemoEvent::Arrived { tsc: arrived });
+            ready?;
+            demo::run(&words, &plan)?;
+        }
         Work::Tests(names) => match ready {
             Ok(()) => runner::run_all(names, &words, &plan)?,
             Err(err) => fail_all(names, &format!("{err:#}")),

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The demonstration: a service keeps its data while the kernel under it is replaced.
+
+mod client;
+pub mod clock;
+mod service;
+mod store;
+
+use crate::cmdline::Words;
+use crate::{kexec, kmsg, report};
+use anyhow::{bail, Result};
+use client::Client;
+use luo_vm_protocol::demo::{DemoEvent, Step, MARK_CLOCK};
+use luo_vm_protocol::{Event, Plan, DISK_DATA};
+use std::fs::File;
+use std::io::BufReader;
+use store::Store;
+
+/// Requests made before and after, beside those that check every sum.
+const REQUESTS: usize = 500;
+
+/// The part of this kernel: the first takes the data in and jumps, the second takes it back and checks it.
+pub fn run(words: &Words, plan: &Plan) -> Result<()> {
+    match words.stage {
+        1 => before(plan),
+        _ => after(),
+    }
+}
+
+/// Sends a line of the demonstration.
+pub fn report(event: DemoEvent) {
+    report::send(&Event::Demo(event));
+}
+
+fn before(plan: &Plan) -> Result<()> {
+    report(clock::sample()?);
+    let from = clock::now();
+    // Dropping it would kill the service: the value lives to the end of this kernel.
+    let _service = service::start(|| {
+        let disk = File::open(kexec::disk(DISK_DATA)?)?;
+        Store::load(BufReader::with_capacity(1 << 20, disk))
+    })?;
+    clock::report_step(Step::Load, from);
+
+    let mut client = Client::connect()?;
+    report(DemoEvent::Served {
+        requests: client.sample(REQUESTS)?,
+    });
+    client.ask("PRESERVE")?;
+
+    let from = clock::now();
+    let next = Words {
+        stage: 2,
+        ..Words::default()
+    };
+    kexec::load(&format!("{} {}", plan.stages[1].cmdline, next.to_cmdline()))?;
+    clock::report_step(Step::LoadKernel, from);
+    // Still at work, with everything preserved and the next kernel waiting.
+    report(DemoEvent::Served {
+        requests: client.sample(REQUESTS)?,
+    });
+
+    report(clock::sample()?);
+    kmsg::write(&format!("{MARK_CLOCK}{}", clock::now()));
+    report::send(&Event::Jump { stage: 2 });
+    report(DemoEvent::Reboot { tsc: clock::now() });
+    bail!("reboot(LINUX_REBOOT_CMD_KEXEC): {}", kexec::execute())
+}
+
+fn after() -> Result<()> {
+    let _service = service::start(|| {
+        let from = clock::now();
+        let (store, session) = Store::retrieve()?;
+        clock::report_step(Step::Retrieve, from);
+        let from = clock::now();
+        session.finish()?;
+        clock::report_step(Step::Finish, from);
+        Ok(store)
+    })?;
+    let from = clock::now();
+    let mut client = Client::connect()?;
+    client.sample(1)?;
+    clock::report_step(Step::FirstAnswer, from);
+
+    verify(&mut client)?;
+    report(DemoEvent::Served {
+        requests: client.sample(REQUESTS)?,
+    });
+    Ok(())
+}
+
+/// Every file, through the service.
+fn verify(client: &mut Client) -> Result<()> {
+    let from = clock::now();
+    let (mut right, mut bytes, mut wrong) = (0, 0, Vec::new());
+    for (path, entry) in client.entries.clone() {
+        if client.is_right(&path)? {
+            right += 1;
+            bytes += entry.len;
+        } else {
+            wrong.push(path);
+        }
+    }
+    clock::report_step(Step::Verify, from);
+    report(DemoEvent::Verdict {
+        right,
+        bytes,
+        wrong,
+    });
+    Ok(())
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What lies in the VMs' initramfs images.
+
+use crate::guest::Guest;
+use crate::initramfs::Archive;
+use crate::inputs::Inputs;
+use anyhow::{Context, Result};
+use luo_vm_protocol::{Plan, PLAN_PATH};
+use std::path::{Path, PathBuf};
+
+/// What every VM has in its initramfs.
+pub fn base(guest: &Guest, inputs: &Inputs, selftests: &[PathBuf]) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    archive.folder("dev")?;
+    archive.device("dev/console", 5, 1)?;
+    archive.copy("init", 0o755, &guest.program)?;
+    archive.folder("sbin")?;
+    archive.link("sbin/kexec", "/init")?;
+    if let Some(module) = &inputs.luo_ko {
+        archive.copy("luo.ko", 0o644, module)?;
+    }
+    archive.folder("selftests")?;
+    for program in selftests {
+        let name = program
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("a program's name")?;
+        archive.copy(&format!("selftests/{name}"), 0o755, program)?;
+    }
+    archive.finish()
+}
+
+/// Writes an image: what every VM has, and this plan.
+pub fn write(path: &Path, base: &[u8], plan: &Plan) -> Result<()> {
+    let mut archive = Archive::new();
+    archive.file(
+        PLAN_PATH.trim_start_matches('/'),
+        0o644,
+        &serde_json::to_vec(plan)?,
+    )?;
+    std::fs::write(path, [base, &archive.finish()?].concat())
+        .with_context(|| path.display().to_string())
+}
