@@ -41,8 +41,10 @@ module: setup
 	@$(PATHS) $(MAKE) --no-print-directory -C "$$LINUX_BUILD" \
 		M=$(CURDIR) MO=$(BUILD)/module modules
 
+# For the user of the module: without what is for the tests.
 tools:
-	$(CARGO) build --release --manifest-path tools/Cargo.toml -p luoctl
+	$(CARGO) build --release --manifest-path tools/Cargo.toml --workspace \
+		--exclude harness --exclude luo-vm
 
 paths: setup
 	@cat $(BUILD)/paths
@@ -84,15 +86,13 @@ fmt fmt-check: setup
 		$(CARGO) fmt --manifest-path $$manifest --all $(RUSTFMT_MODE); \
 	done
 
-# rustdoc has no M= of its own: what the kernel's build passes for a module is
-# given by hand.
+# rustdoc has no M= of its own: it takes what the build passed to rustc, which
+# Kbuild keeps beside the object, without what rustc alone knows.
 docs: module
-	@$(PATHS) cd "$$LINUX_BUILD" && \
-		OBJTREE="$$LINUX_BUILD" RUST_MODFILE=luo RUSTC_BOOTSTRAP=1 \
-		rustdoc --edition 2021 --crate-name luo --document-private-items \
-		--target scripts/target.json -Zunstable-options -L rust \
-		--extern kernel @include/generated/rustc_cfg \
-		-o $(BUILD)/docs $(CURDIR)/src/luo.rs
+	@cd $(BUILD)/module && RUSTC_BOOTSTRAP=1 sh -c "$$(sed -n \
+		-e 's/ rustc / rustdoc --document-private-items -o ..\/docs /' \
+		-e 's/ -Zbinary_dep_depinfo=y//; s/ --remap-path[^ ]*//g; s/ --emit=[^ ]*//g; s/ --out-dir [^ ]*//' \
+		-e 's/^savedcmd_[^ ]* := //p' src/.luo.o.cmd)"
 	@$(CARGO) doc --no-deps --manifest-path tools/Cargo.toml --workspace
 	@echo "docs: $(BUILD)/docs/luo/index.html (module), tools/target/doc/liveupdate/index.html (client library)"
 
