@@ -5,7 +5,8 @@
 use crate::{
     handover::luo::SessionName,
     session::{IncomingRegistry, OutgoingRegistry},
-    uapi::{self, NamedSession, Range, Request},
+    memfd,
+    uapi::{self, GetInfo, NamedSession, Range, Request},
 };
 use kernel::{
     fs::{
@@ -31,9 +32,20 @@ const COMMANDS: Range = Range {
     last: 0x01,
 };
 
+/// Those that the peer does not have.
+const EXTENSIONS: Range = Range {
+    first: 0xA0,
+    last: 0xA1,
+};
+
+/// Name and version, for GET_INFO.
+const IMPLEMENTATION: &str = "luo.ko 0.1";
+
 /// All sessions.
 #[derive(Clone)]
 pub(crate) struct Sessions {
+    /// How many live updates there have been.
+    pub(crate) liveupdate_num: u64,
     /// Those that the kexec will hand over.
     pub(crate) outgoing: Arc<OutgoingRegistry>,
     /// Those that the previous kernel handed over.
@@ -125,10 +137,12 @@ impl MiscDevice for Device {
     }
 
     fn ioctl(device: &Self, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        let request = Request::new(cmd, arg, COMMANDS)?;
+        let request = Request::new(cmd, arg, COMMANDS, EXTENSIONS)?;
         match request.cmd {
             uapi::CREATE_SESSION => device.create_session(&request)?,
             uapi::RETRIEVE_SESSION => device.retrieve_session(&request)?,
+            uapi::GET_INFO => device.get_info(&request)?,
+            uapi::LIST_SESSIONS => device.list_sessions(&request)?,
             _ => return Err(ENOTTY),
         }
         Ok(0)
@@ -147,6 +161,28 @@ impl Device {
         request.respond(&arg)?;
         fd.fd_install(file);
         Ok(())
+    }
+
+    /// GET_INFO
+    fn get_info(&self, request: &Request) -> Result {
+        let mut arg: GetInfo = request.read()?;
+        arg.flags = 0;
+        arg.features = 0;
+        arg.liveupdate_num = self.sessions.liveupdate_num;
+        arg.implementation = [0; 32];
+        for (to, from) in arg.implementation.iter_mut().zip(IMPLEMENTATION.bytes()) {
+            *to = from;
+        }
+        arg.memfd_format = *memfd::format().as_array();
+        request.respond(&arg)
+    }
+
+    /// LIST_SESSIONS
+    fn list_sessions(&self, request: &Request) -> Result {
+        uapi::respond_list(request, |part| {
+            self.sessions.outgoing.list(part)?;
+            self.sessions.incoming.list(part)
+        })
     }
 
     /// RETRIEVE_SESSION

@@ -94,6 +94,7 @@ fn open_sessions() -> Result<Sessions> {
         );
     }
     Ok(Sessions {
+        liveupdate_num,
         outgoing: OutgoingRegistry::new(liveupdate_num.saturating_add(1))?,
         incoming: IncomingRegistry::new(found)?,
     })

@@ -6,7 +6,7 @@ use super::identity::Identity;
 use crate::{
     anon_file,
     handler::{Handler, PreservedFile},
-    handover::luo::FileSer,
+    handover::luo::{Compatible, FileSer},
 };
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
 
@@ -36,6 +36,16 @@ impl Preserved {
             _file: file,
             handler,
         })
+    }
+
+    /// The compatible string of the file's handler.
+    pub(crate) fn compatible(&self) -> Compatible {
+        self.handler.compatible()
+    }
+
+    /// Checks that [`Self::freeze`] will work.
+    pub(crate) fn prepare(&self) -> Result {
+        self.state.prepare()
     }
 
     /// Freezes the file, and describes it to the next kernel.

@@ -37,6 +37,16 @@ impl Restored {
         &self.compatible
     }
 
+    /// Whether the file was retrieved.
+    pub(crate) fn is_retrieved(&self) -> bool {
+        matches!(self.outcome, Outcome::Retrieved(_))
+    }
+
+    /// Whether nobody has tried to retrieve the file.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self.outcome, Outcome::Pending)
+    }
+
     /// Whether a handler has touched the file, so that what was handed over is not whole any more.
     pub(crate) fn is_touched(&self) -> bool {
         self.handler.is_some()

@@ -175,11 +175,6 @@ impl RestoredPages {
             core::slice::from_raw_parts(data.cast(), 1 << self.order)
         }
     }
-
-    /// Keeps the memory for ever: when in doubt whose it is.
-    pub(crate) fn leak(self) {
-        core::mem::forget(self);
-    }
 }
 
 impl Drop for RestoredPages {

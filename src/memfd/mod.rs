@@ -25,6 +25,11 @@ use kernel::{fs::File, new_mutex, prelude::*, sync::aref::ARef, sync::Mutex};
 use scan::Contents;
 use shmem::FrozenMemfd;
 
+/// The compatible string that memfds are handed over with.
+pub(crate) fn format() -> Compatible {
+    COMPATIBLE_V2
+}
+
 /// Registers the handler.
 pub(crate) fn register(module: &'static ThisModule) -> Result<Registration> {
     Registration::new(KBox::new(MemfdHandler, GFP_KERNEL)?, module)
@@ -35,7 +40,7 @@ struct MemfdHandler;
 
 impl FileHandler for MemfdHandler {
     fn compatible(&self) -> Compatible {
-        COMPATIBLE_V2
+        format()
     }
 
     fn can_preserve(&self, file: &File) -> bool {

@@ -11,7 +11,7 @@ use crate::{
     log::warn_limited,
     module_ref::ModuleRef,
     ordered_map::OrderedMap,
-    uapi::{self, Finish, Request, TokenFd},
+    uapi::{self, FdEntry, GetState, Request, SessionEntry, TokenFd, SESSION_F_ORDERED},
 };
 use kernel::{
     fs::{
@@ -31,6 +31,8 @@ use kernel::{
 struct Inner {
     /// Whether somebody has the session.
     taken: bool,
+    /// Whether files may be retrieved in order only.
+    ordered: bool,
     files: OrderedMap<u64, Restored>,
     /// The previous kernel's account of the session, which holds until the session is finished.
     record: Option<Record>,
@@ -62,6 +64,7 @@ impl IncomingSession {
                 registry,
                 inner <- new_mutex!(Inner {
                     taken: false,
+                    ordered: false,
                     files,
                     record: Some(record),
                     half_retrieved: None,
@@ -104,6 +107,10 @@ impl IncomingSession {
     /// The file called `token`.
     fn retrieve(&self, token: u64) -> Result<ARef<File>> {
         let mut inner = self.inner.lock();
+        let file = inner.files.get(&token).ok_or(ENOENT)?;
+        if inner.ordered && file.is_pending() && inner.next_token() != Some(token) {
+            return Err(EBUSY);
+        }
         let file = inner.files.get_mut(&token).ok_or(ENOENT)?;
         file.retrieve().inspect_err(|err| {
             let advice = if *err == ENOENT {
@@ -124,10 +131,7 @@ impl IncomingSession {
 
     /// FINISH
     fn finish_ioctl(&self, request: &Request) -> Result {
-        let arg: Finish = request.read()?;
-        if arg.reserved != 0 {
-            return Err(EINVAL);
-        }
+        let arg = super::read_plain(request)?;
         self.finish()?;
         request.respond(&arg)
     }
@@ -155,6 +159,56 @@ impl IncomingSession {
         Ok(())
     }
 
+    /// GET_STATE
+    fn get_state(&self, request: &Request) -> Result {
+        let mut arg: GetState = request.read()?;
+        let inner = self.inner.lock();
+        arg.state = uapi::STATE_UPDATED;
+        arg.nr_files = inner.files.len() as u64;
+        let retrieved = inner.files.iter().filter(|(_, file)| file.is_retrieved());
+        arg.nr_retrieved = retrieved.count() as u64;
+        drop(inner);
+        request.respond(&arg)
+    }
+
+    /// LIST_FDS
+    fn list_fds(&self, request: &Request) -> Result {
+        uapi::respond_list(request, |part| {
+            let inner = self.inner.lock();
+            for (token, file) in inner.files.iter() {
+                part.offer(|| FdEntry {
+                    token,
+                    compatible: *file.compatible().as_array(),
+                    state: if file.is_retrieved() {
+                        uapi::STATE_NORMAL
+                    } else {
+                        uapi::STATE_UPDATED
+                    },
+                    reserved: 0,
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// SET_FLAGS
+    fn set_flags(&self, request: &Request) -> Result {
+        let ordered = super::read_flags(request)?;
+        self.inner.lock().ordered = ordered;
+        Ok(())
+    }
+
+    /// The session as LIST_SESSIONS shows it.
+    pub(super) fn entry(&self) -> SessionEntry {
+        let inner = self.inner.lock();
+        SessionEntry {
+            name: *self.name.as_array(),
+            state: uapi::STATE_UPDATED,
+            flags: if inner.ordered { SESSION_F_ORDERED } else { 0 },
+            nr_files: inner.files.len() as u64,
+        }
+    }
+
     /// The descriptor was closed: finishes the session, or makes it available again.
     fn close(&self) {
         let finished = self.finish();
@@ -172,6 +226,16 @@ impl IncomingSession {
         }
         drop(inner);
         self.registry.remove(&self.name);
+    }
+}
+
+impl Inner {
+    /// The file whose turn it is.
+    fn next_token(&self) -> Option<u64> {
+        self.files
+            .iter()
+            .find(|(_, file)| file.is_pending())
+            .map(|(token, _)| token)
     }
 }
 
@@ -198,12 +262,18 @@ impl IncomingHandle {
 
 impl AnonFile for IncomingHandle {
     fn ioctl(&self, cmd: u32, arg: usize) -> Result {
-        let request = Request::new(cmd, arg, super::COMMANDS)?;
+        let request = Request::new(cmd, arg, super::COMMANDS, super::EXTENSIONS)?;
         match request.cmd {
             uapi::SESSION_RETRIEVE_FD => self.session.retrieve_fd(&request),
             uapi::SESSION_FINISH => self.session.finish_ioctl(&request),
             uapi::SESSION_GET_NAME => super::get_name(&self.session.name, &request),
-            uapi::SESSION_PRESERVE_FD => Err(EINVAL),
+            uapi::SESSION_GET_STATE => self.session.get_state(&request),
+            uapi::SESSION_LIST_FDS => self.session.list_fds(&request),
+            uapi::SESSION_SET_FLAGS => self.session.set_flags(&request),
+            uapi::SESSION_PRESERVE_FD
+            | uapi::SESSION_UNPRESERVE_FD
+            | uapi::SESSION_PREPARE
+            | uapi::SESSION_CANCEL => Err(EINVAL),
             _ => Err(ENOTTY),
         }
     }

@@ -16,7 +16,7 @@ pub(crate) use registry::{IncomingRegistry, OutgoingRegistry};
 
 use crate::{
     handover::luo::SessionName,
-    uapi::{GetName, Range, Request},
+    uapi::{GetName, Plain, Range, Request, SetFlags, SESSION_F_ORDERED},
 };
 use kernel::prelude::*;
 
@@ -25,6 +25,30 @@ const COMMANDS: Range = Range {
     first: 0x40,
     last: 0x43,
 };
+
+/// Those that the peer does not have.
+const EXTENSIONS: Range = Range {
+    first: 0xC0,
+    last: 0xC5,
+};
+
+/// Whether the session is ordered, as SET_FLAGS says: `EOPNOTSUPP` for any other flag.
+fn read_flags(request: &Request) -> Result<bool> {
+    let arg: SetFlags = request.read()?;
+    if arg.flags & !SESSION_F_ORDERED != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(arg.flags & SESSION_F_ORDERED != 0)
+}
+
+/// Reads a structure that says nothing but which command it is for.
+fn read_plain(request: &Request) -> Result<Plain> {
+    let arg: Plain = request.read()?;
+    if arg.reserved != 0 {
+        return Err(EINVAL);
+    }
+    Ok(arg)
+}
 
 /// GET_NAME, of sessions of both kinds.
 fn get_name(name: &SessionName, request: &Request) -> Result {

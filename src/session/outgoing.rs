@@ -10,7 +10,7 @@ use crate::{
     kho::BlockChain,
     log::warn_limited,
     ordered_map::{OrderedMap, Slot},
-    uapi::{self, Request, TokenFd},
+    uapi::{self, FdEntry, GetState, Request, SessionEntry, Token, TokenFd, SESSION_F_ORDERED},
 };
 use kernel::{
     fs::File,
@@ -24,8 +24,11 @@ use kernel::{
 enum State {
     /// Files come and go.
     Normal,
-    /// The kexec is under way: whoever wants something waits for it, or for its failure.
-    Frozen,
+    /// PREPARE found every file ready: no file comes or goes.
+    Prepared,
+    /// The kexec is under way: whoever wants something waits for it, or for its failure. Then the
+    /// session is prepared again, if it was.
+    Frozen { prepared: bool },
     /// The descriptor is closed, and the files are unpreserved.
     Closed,
 }
@@ -33,6 +36,8 @@ enum State {
 /// What the session's lock protects.
 struct Inner {
     state: State,
+    /// Whether only the last file may be taken out.
+    ordered: bool,
     files: OrderedMap<u64, Preserved>,
     /// Always has room for all of `files`.
     blocks: BlockChain<FileSer>,
@@ -59,6 +64,7 @@ impl OutgoingSession {
                 registry,
                 inner <- new_mutex!(Inner {
                     state: State::Normal,
+                    ordered: false,
                     files: OrderedMap::new(),
                     blocks: BlockChain::new(),
                 }),
@@ -78,10 +84,19 @@ impl OutgoingSession {
     /// Locks the session, when no kexec is under way.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.inner.lock();
-        while inner.state == State::Frozen {
+        while let State::Frozen { .. } = inner.state {
             self.thawed.wait(&mut inner);
         }
         inner
+    }
+
+    /// Locks the session to put a file into it or take one out: `EBUSY` if it is prepared.
+    fn lock_for_change(&self) -> Result<MutexGuard<'_, Inner>> {
+        let inner = self.lock();
+        if inner.state == State::Prepared {
+            return Err(EBUSY);
+        }
+        Ok(inner)
     }
 
     /// PRESERVE_FD
@@ -101,7 +116,7 @@ impl OutgoingSession {
 
     /// Preserves the file behind `fd`, if `respond` agrees in the end.
     fn preserve(&self, fd: i32, token: u64, respond: impl FnOnce() -> Result) -> Result {
-        let mut inner = self.lock();
+        let mut inner = self.lock_for_change()?;
         if inner.files.contains(&token) {
             return Err(EEXIST);
         }
@@ -121,6 +136,103 @@ impl OutgoingSession {
         }
     }
 
+    /// UNPRESERVE_FD
+    fn unpreserve_fd(&self, request: &Request) -> Result {
+        let arg: Token = request.read()?;
+        if arg.reserved != 0 {
+            return Err(EINVAL);
+        }
+        let mut inner = self.lock_for_change()?;
+        if !inner.files.contains(&arg.token) {
+            return Err(ENOENT);
+        }
+        if inner.ordered && inner.files.last_key() != Some(arg.token) {
+            return Err(EBUSY);
+        }
+        // The file goes before the room that it had.
+        drop(inner.files.remove(&arg.token));
+        let count = inner.files.len();
+        inner.blocks.shrink(count);
+        Ok(())
+    }
+
+    /// PREPARE
+    fn prepare(&self, request: &Request) -> Result {
+        let mut arg: Token = request.read()?;
+        if arg.reserved != 0 {
+            return Err(EINVAL);
+        }
+        let mut inner = self.lock();
+        for (token, file) in inner.files.iter() {
+            let Err(err) = file.prepare() else { continue };
+            warn_limited!(
+                "session {:?}: token {:#x} is not ready for a kexec: {:?}\n",
+                self.name,
+                token,
+                err
+            );
+            arg.token = token;
+            request.respond(&arg)?;
+            return Err(err);
+        }
+        arg.token = 0;
+        request.respond(&arg)?;
+        inner.state = State::Prepared;
+        Ok(())
+    }
+
+    /// CANCEL
+    fn cancel(&self, request: &Request) -> Result {
+        super::read_plain(request)?;
+        self.lock().state = State::Normal;
+        Ok(())
+    }
+
+    /// GET_STATE
+    fn get_state(&self, request: &Request) -> Result {
+        let mut arg: GetState = request.read()?;
+        let inner = self.inner.lock();
+        arg.state = inner.state.to_user();
+        arg.nr_files = inner.files.len() as u64;
+        arg.nr_retrieved = 0;
+        drop(inner);
+        request.respond(&arg)
+    }
+
+    /// LIST_FDS
+    fn list_fds(&self, request: &Request) -> Result {
+        uapi::respond_list(request, |part| {
+            let inner = self.inner.lock();
+            for (token, file) in inner.files.iter() {
+                part.offer(|| FdEntry {
+                    token,
+                    compatible: *file.compatible().as_array(),
+                    state: inner.state.to_user(),
+                    reserved: 0,
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// SET_FLAGS
+    fn set_flags(&self, request: &Request) -> Result {
+        let ordered = super::read_flags(request)?;
+        self.lock().ordered = ordered;
+        Ok(())
+    }
+
+    /// The session as LIST_SESSIONS shows it.
+    pub(super) fn entry(&self) -> SessionEntry {
+        let inner = self.inner.lock();
+        SessionEntry {
+            name: *self.name.as_array(),
+            state: inner.state.to_user(),
+            flags: if inner.ordered { SESSION_F_ORDERED } else { 0 },
+            nr_files: inner.files.len() as u64,
+        }
+    }
+
     /// Freezes the files in order and describes the session to the next kernel; `None` if it is
     /// closed. On failure the session is as before.
     pub(super) fn freeze(&self) -> Result<Option<SessionSer>> {
@@ -128,10 +240,13 @@ impl OutgoingSession {
         if inner.state == State::Closed {
             return Ok(None);
         }
+        let prepared = inner.state == State::Prepared;
         let Inner { files, blocks, .. } = &mut *inner;
         let mut frozen = 0;
         let files_pa = blocks.write(files.iter().map(|(token, file)| {
-            let ser = file.freeze(token).inspect_err(|err| {
+            let checked = if prepared { Ok(()) } else { file.prepare() };
+            let ser = checked.and_then(|()| file.freeze(token));
+            let ser = ser.inspect_err(|err| {
                 warn_limited!(
                     "session {:?}: token {:#x} refuses the kexec: {:?}\n",
                     self.name,
@@ -144,7 +259,7 @@ impl OutgoingSession {
         }));
         match files_pa {
             Ok(files_pa) => {
-                inner.state = State::Frozen;
+                inner.state = State::Frozen { prepared };
                 Ok(Some(SessionSer {
                     name: *self.name.as_array(),
                     files_pa,
@@ -161,11 +276,26 @@ impl OutgoingSession {
     /// Undoes [`Self::freeze`], if it was successful.
     pub(super) fn unfreeze(&self) {
         let mut inner = self.inner.lock();
-        if inner.state == State::Frozen {
+        if let State::Frozen { prepared } = inner.state {
             let count = inner.files.len();
             inner.unfreeze_first(count);
-            inner.state = State::Normal;
+            inner.state = if prepared {
+                State::Prepared
+            } else {
+                State::Normal
+            };
             self.thawed.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// As the user ABI has it.
+    fn to_user(self) -> u32 {
+        match self {
+            State::Normal | State::Closed => uapi::STATE_NORMAL,
+            State::Prepared => uapi::STATE_PREPARED,
+            State::Frozen { .. } => uapi::STATE_FROZEN,
         }
     }
 }
@@ -183,10 +313,16 @@ impl Inner {
 
 impl AnonFile for OutgoingSession {
     fn ioctl(&self, cmd: u32, arg: usize) -> Result {
-        let request = Request::new(cmd, arg, super::COMMANDS)?;
+        let request = Request::new(cmd, arg, super::COMMANDS, super::EXTENSIONS)?;
         match request.cmd {
             uapi::SESSION_PRESERVE_FD => self.preserve_fd(&request),
             uapi::SESSION_GET_NAME => super::get_name(&self.name, &request),
+            uapi::SESSION_UNPRESERVE_FD => self.unpreserve_fd(&request),
+            uapi::SESSION_PREPARE => self.prepare(&request),
+            uapi::SESSION_CANCEL => self.cancel(&request),
+            uapi::SESSION_GET_STATE => self.get_state(&request),
+            uapi::SESSION_LIST_FDS => self.list_fds(&request),
+            uapi::SESSION_SET_FLAGS => self.set_flags(&request),
             uapi::SESSION_RETRIEVE_FD | uapi::SESSION_FINISH => Err(EINVAL),
             _ => Err(ENOTTY),
         }

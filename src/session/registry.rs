@@ -12,6 +12,7 @@ use crate::{
     incoming::{Account, Found, FoundSession},
     kho::{BlockChain, PreservedPage, Subtree},
     ordered_map::{OrderedMap, Slot},
+    uapi::{Part, SessionEntry},
 };
 use core::mem::size_of;
 use kernel::{
@@ -91,6 +92,14 @@ impl OutgoingRegistry {
                 Err(EEXIST)
             }
         }
+    }
+
+    /// All sessions as LIST_SESSIONS shows them.
+    pub(crate) fn list(&self, part: &mut Part<SessionEntry>) -> Result {
+        for (_, session) in self.inner.lock().sessions.iter() {
+            part.offer(|| session.entry())?;
+        }
+        Ok(())
     }
 
     /// Takes a session out, so that its name is free.
@@ -223,6 +232,14 @@ impl IncomingRegistry {
     pub(crate) fn retrieve(&self, name: &SessionName) -> Result<Arc<IncomingHandle>> {
         let inner = self.inner.lock();
         inner.sessions.get(name).ok_or(ENOENT)?.reserve()
+    }
+
+    /// All sessions as LIST_SESSIONS shows them.
+    pub(crate) fn list(&self, part: &mut Part<SessionEntry>) -> Result {
+        for (_, session) in self.inner.lock().sessions.iter() {
+            part.offer(|| session.entry())?;
+        }
+        Ok(())
     }
 
     /// Takes a finished session out.

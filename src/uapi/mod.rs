@@ -7,83 +7,23 @@
 
 use core::mem::size_of;
 use kernel::{
-    ioctl::_IO,
     prelude::*,
     uaccess::{UserPtr, UserSlice},
 };
 use zerocopy::{Immutable, KnownLayout};
-use zerocopy_derive::{Immutable, KnownLayout};
 
-/// The type of all our ioctls (`LIVEUPDATE_IOCTL_TYPE`).
-const TYPE: u32 = 0xBA;
+mod structs;
+
+pub(crate) use structs::*;
 
 /// The number of an ioctl (`_IOC_NR`).
 const fn nr(cmd: u32) -> u32 {
     cmd & 0xff
 }
 
-pub(crate) const CREATE_SESSION: u32 = _IO(TYPE, 0x00);
-pub(crate) const RETRIEVE_SESSION: u32 = _IO(TYPE, 0x01);
-
-pub(crate) const SESSION_PRESERVE_FD: u32 = _IO(TYPE, 0x40);
-pub(crate) const SESSION_RETRIEVE_FD: u32 = _IO(TYPE, 0x41);
-pub(crate) const SESSION_FINISH: u32 = _IO(TYPE, 0x42);
-pub(crate) const SESSION_GET_NAME: u32 = _IO(TYPE, 0x43);
-
 /// A structure of the user ABI.
-pub(crate) trait Argument: FromBytes + IntoBytes + Immutable + KnownLayout {
+pub(crate) trait Argument: Sized + FromBytes + IntoBytes + Immutable + KnownLayout {
     /// The size that the oldest callers know, in bytes.
-    const MIN_SIZE: usize;
-}
-
-/// `struct liveupdate_ioctl_create_session` and `struct liveupdate_ioctl_retrieve_session`.
-#[repr(C)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct NamedSession {
-    pub(crate) size: u32,
-    pub(crate) fd: i32,
-    pub(crate) name: [u8; 64],
-}
-
-impl Argument for NamedSession {
-    const MIN_SIZE: usize = size_of::<Self>();
-}
-
-/// `struct liveupdate_session_preserve_fd` and `struct liveupdate_session_retrieve_fd`.
-#[repr(C)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct TokenFd {
-    pub(crate) size: u32,
-    pub(crate) fd: i32,
-    pub(crate) token: u64,
-}
-
-impl Argument for TokenFd {
-    const MIN_SIZE: usize = size_of::<Self>();
-}
-
-/// `struct liveupdate_session_finish`.
-#[repr(C)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct Finish {
-    pub(crate) size: u32,
-    pub(crate) reserved: u32,
-}
-
-impl Argument for Finish {
-    const MIN_SIZE: usize = size_of::<Self>();
-}
-
-/// `struct liveupdate_session_get_name`.
-#[repr(C)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct GetName {
-    pub(crate) size: u32,
-    pub(crate) reserved: u32,
-    pub(crate) name: [u8; 64],
-}
-
-impl Argument for GetName {
     const MIN_SIZE: usize = size_of::<Self>();
 }
 
@@ -120,12 +60,14 @@ pub(crate) struct Request {
 impl Request {
     /// Looks at a command. Errors are those of the peer, and found in its order: `EINVAL` for a
     /// number outside of `numbers`, `EFAULT` if the size cannot be read; and the caller answers
-    /// `ENOTTY` to a `cmd` that it does not know.
-    pub(crate) fn new(cmd: u32, arg: usize, numbers: Range) -> Result<Self> {
+    /// `ENOTTY` to a `cmd` that it does not know. An extension that is not among `extensions` is
+    /// `ENOTTY`, too.
+    pub(crate) fn new(cmd: u32, arg: usize, numbers: Range, extensions: Range) -> Result<Self> {
         if EXTENSIONS.contains(cmd) {
-            return Err(ENOTTY);
-        }
-        if !numbers.contains(cmd) {
+            if !extensions.contains(cmd) {
+                return Err(ENOTTY);
+            }
+        } else if !numbers.contains(cmd) {
             return Err(EINVAL);
         }
         let user = UserPtr::from_addr(arg);
@@ -172,4 +114,51 @@ impl Request {
             .writer()
             .write_slice(bytes.get(..known).ok_or(EINVAL)?)
     }
+}
+
+/// The part of a list that a caller wants and has room for.
+pub(crate) struct Part<T> {
+    start: u64,
+    room: u64,
+    entries: KVVec<T>,
+    total: u64,
+}
+
+impl<T> Part<T> {
+    /// Takes the next entry of the whole list, if it is of this part.
+    pub(crate) fn offer(&mut self, entry: impl FnOnce() -> T) -> Result {
+        if self.total >= self.start && (self.entries.len() as u64) < self.room {
+            self.entries.push(entry(), GFP_KERNEL_ACCOUNT)?;
+        }
+        self.total += 1;
+        Ok(())
+    }
+}
+
+/// Copies the part of a list that the caller wants to user space. `list` offers all entries; nothing
+/// that it locks is locked while user memory is written to.
+pub(crate) fn respond_list<T: IntoBytes + Immutable>(
+    request: &Request,
+    list: impl FnOnce(&mut Part<T>) -> Result,
+) -> Result {
+    let mut arg: List = request.read()?;
+    if arg.reserved != 0 {
+        return Err(EINVAL);
+    }
+    let mut part = Part {
+        start: arg.start,
+        room: arg.count,
+        entries: KVVec::new(),
+        total: 0,
+    };
+    list(&mut part)?;
+
+    let bytes = part.entries.as_slice().as_bytes();
+    let to = UserPtr::from_addr(usize::try_from(arg.entries).map_err(|_| EFAULT)?);
+    UserSlice::new(to, bytes.len())
+        .writer()
+        .write_slice(bytes)?;
+    arg.count = part.entries.len() as u64;
+    arg.total = part.total;
+    request.respond(&arg)
 }
