@@ -29,7 +29,7 @@ pub enum Step {
     Retrieve,
     /// FINISH.
     Finish,
-    /// From there to the first answer of the service.
+    /// From the start of the service to its first answer, with retrieve and finish in it.
     FirstAnswer,
     /// Checking every sum.
     Verify,

@@ -15,27 +15,31 @@ use std::os::unix::net::UnixStream;
 pub struct Client {
     requests: UnixStream,
     answers: BufReader<UnixStream>,
-    /// What the service has, by path.
+    /// What the service has, by path, once it was asked.
     pub entries: BTreeMap<String, Entry>,
 }
 
 impl Client {
-    /// Connects and asks what there is.
+    /// Connects.
     pub fn connect() -> Result<Self> {
         let requests = UnixStream::connect(SOCKET).context(SOCKET)?;
         let answers = BufReader::new(requests.try_clone()?);
-        let mut client = Self {
+        Ok(Self {
             requests,
             answers,
             entries: BTreeMap::new(),
-        };
-        client.entries = serde_json::from_slice(&client.ask("LIST")?)?;
-        Ok(client)
+        })
+    }
+
+    /// Asks what there is.
+    pub fn list(&mut self) -> Result<()> {
+        self.entries = serde_json::from_slice(&self.ask("LIST")?)?;
+        Ok(())
     }
 
     /// One request and its answer.
     pub fn ask(&mut self, request: &str) -> Result<Vec<u8>> {
-        writeln!(self.requests, "{request}")?;
+        self.requests.write_all(format!("{request}\n").as_bytes())?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
         match line.trim_end().split_once(' ') {

@@ -9,22 +9,24 @@ mod store;
 
 use crate::cmdline::Words;
 use crate::{kexec, kmsg, report};
-use anyhow::{bail, Result};
+use anyhow::{bail, Context, Result};
 use client::Client;
 use luo_vm_protocol::demo::{DemoEvent, Step, MARK_CLOCK};
 use luo_vm_protocol::{Event, Plan, DISK_DATA};
 use std::fs::File;
 use std::io::BufReader;
-use store::Store;
+use store::{Retrieved, Store};
 
 /// Requests made before and after, beside those that check every sum.
-const REQUESTS: usize = 500;
+const REQUESTS: usize = 200;
+/// Under this name a file's path is carried over, for the first request in the new kernel.
+const PATH: &str = "path";
 
 /// The part of this kernel: the first takes the data in and jumps, the second takes it back and checks it.
 pub fn run(words: &Words, plan: &Plan) -> Result<()> {
     match words.stage {
         1 => before(plan),
-        _ => after(),
+        _ => after(words),
     }
 }
 
@@ -44,15 +46,21 @@ fn before(plan: &Plan) -> Result<()> {
     clock::report_step(Step::Load, from);
 
     let mut client = Client::connect()?;
+    client.list()?;
     report(DemoEvent::Served {
         requests: client.sample(REQUESTS)?,
     });
     client.ask("PRESERVE")?;
 
     let from = clock::now();
+    let path = client
+        .entries
+        .keys()
+        .min_by_key(|path| path.len())
+        .context("no file")?;
     let next = Words {
         stage: 2,
-        ..Words::default()
+        carry: [(PATH.to_string(), path.clone())].into(),
     };
     kexec::load(&format!("{} {}", plan.stages[1].cmdline, next.to_cmdline()))?;
     clock::report_step(Step::LoadKernel, from);
@@ -68,21 +76,23 @@ fn before(plan: &Plan) -> Result<()> {
     bail!("reboot(LINUX_REBOOT_CMD_KEXEC): {}", kexec::execute())
 }
 
-fn after() -> Result<()> {
+fn after(words: &Words) -> Result<()> {
+    let begin = clock::now();
     let _service = service::start(|| {
         let from = clock::now();
-        let (store, session) = Store::retrieve()?;
+        let retrieved = Retrieved::take()?;
         clock::report_step(Step::Retrieve, from);
         let from = clock::now();
-        session.finish()?;
+        retrieved.session.finish()?;
         clock::report_step(Step::Finish, from);
-        Ok(store)
+        retrieved.into_store()
     })?;
-    let from = clock::now();
     let mut client = Client::connect()?;
-    client.sample(1)?;
-    clock::report_step(Step::FirstAnswer, from);
+    let path = words.carry.get(PATH).context("the path of a file")?;
+    client.ask(&format!("GET {path}"))?;
+    clock::report_step(Step::FirstAnswer, begin);
 
+    client.list()?;
     verify(&mut client)?;
     report(DemoEvent::Served {
         requests: client.sample(REQUESTS)?,

@@ -40,8 +40,9 @@ fn serve(connection: UnixStream, store: &Store, session: &mut Session) -> Result
     for request in BufReader::new(connection).lines() {
         match answer(&request?, store, session) {
             Ok(content) => {
-                writeln!(answers, "OK {}", content.len())?;
-                answers.write_all(&content)?;
+                let head = format!("OK {}\n", content.len()).into_bytes();
+                // At once: each write may wake the other side.
+                answers.write_all(&[head, content].concat())?;
             }
             Err(err) => writeln!(answers, "ERROR {err:#}")?,
         }

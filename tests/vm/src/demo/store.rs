@@ -18,6 +18,8 @@ use std::path::Path;
 
 /// Under this token the index is preserved; volume N under N + 1.
 const INDEX_TOKEN: u64 = 0;
+/// Bytes of the number at the index's start.
+const COUNT_LEN: usize = 8;
 
 /// Where a file lies and what its content must sum up to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,6 +81,8 @@ impl Store {
             sums.len()
         );
         let mut index = File::from(memfd_create("index", MFdFlags::MFD_ALLOW_SEALING)?);
+        // The number of volumes first: it tells how many to retrieve before anything is parsed.
+        index.write_all(&(packer.volumes.len() as u64).to_le_bytes())?;
         index.write_all(&serde_json::to_vec(&entries)?)?;
         let store = Self {
             entries,
@@ -99,43 +103,6 @@ impl Store {
             session.preserve(memfd, token)?;
         }
         Ok(session)
-    }
-
-    /// Takes everything back in the next kernel. The session is to be finished afterwards.
-    pub fn retrieve() -> Result<(Self, IncomingSession)> {
-        let session = Device::open()?.retrieve_session(SESSION)?;
-        let take = |token| -> Result<File> {
-            let memfd = File::from(session.retrieve(token)?);
-            let seals = fcntl(&memfd, FcntlArg::F_GET_SEALS).context("reading the seals")?;
-            let seals = SealFlag::from_bits_retain(seals);
-            ensure!(
-                seals == SEALS,
-                "token {token} comes back with the seals {seals:?}"
-            );
-            Ok(memfd)
-        };
-        let index = take(INDEX_TOKEN)?;
-        let mut json = vec![0; usize::try_from(index.metadata()?.len())?];
-        index
-            .read_exact_at(&mut json, 0)
-            .context("reading the index")?;
-        let entries: BTreeMap<String, Entry> =
-            serde_json::from_slice(&json).context("the index")?;
-        let count = entries
-            .values()
-            .map(|entry| entry.volume + 1)
-            .max()
-            .unwrap_or(0);
-        let volumes = (0..count as u64).map(|volume| take(INDEX_TOKEN + 1 + volume));
-        let volumes = volumes.collect::<Result<Vec<_>>>()?;
-        Ok((
-            Self {
-                entries,
-                volumes,
-                index,
-            },
-            session,
-        ))
     }
 
     /// The content of a file.
@@ -162,6 +129,59 @@ impl Store {
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
+
+/// The memfds as they come out of the session, not looked into yet.
+#[derive(Debug)]
+pub struct Retrieved {
+    /// To be finished when all is taken.
+    pub session: IncomingSession,
+    index: File,
+    volumes: Vec<File>,
+}
+
+impl Retrieved {
+    /// Takes everything back in the next kernel.
+    pub fn take() -> Result<Self> {
+        let session = Device::open()?.retrieve_session(SESSION)?;
+        let take = |token| -> Result<File> { Ok(session.retrieve(token)?.into()) };
+        let index = take(INDEX_TOKEN)?;
+        let mut count = [0; COUNT_LEN];
+        index
+            .read_exact_at(&mut count, 0)
+            .context("reading the index")?;
+        let volumes = (1..=u64::from_le_bytes(count)).map(|volume| take(INDEX_TOKEN + volume));
+        let volumes = volumes.collect::<Result<_>>()?;
+        Ok(Self {
+            session,
+            index,
+            volumes,
+        })
+    }
+
+    /// Makes it a store again.
+    pub fn into_store(self) -> Result<Store> {
+        let Self { index, volumes, .. } = self;
+        let mut json = vec![0; usize::try_from(index.metadata()?.len())? - COUNT_LEN];
+        index
+            .read_exact_at(&mut json, COUNT_LEN as u64)
+            .context("reading the index")?;
+        let entries = serde_json::from_slice(&json).context("the index")?;
+        let store = Store {
+            entries,
+            volumes,
+            index,
+        };
+        for memfd in store.memfds() {
+            let seals = fcntl(memfd, FcntlArg::F_GET_SEALS).context("reading the seals")?;
+            let seals = SealFlag::from_bits_retain(seals);
+            ensure!(
+                seals == SEALS,
+                "a memfd comes back with the seals {seals:?}"
+            );
+        }
+        Ok(store)
+    }
+}
 
 /// Appends files to volumes.
 #[derive(Default)]

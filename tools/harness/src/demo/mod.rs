@@ -68,8 +68,9 @@ pub fn demo(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> {
     story.title(&data, amount, machine.memory_mib, machine.accel);
     let (record, mut failures) = watch(&machine, &mut story)?;
     std::fs::remove_file(&archive)?;
+    std::fs::remove_file(&initramfs)?;
 
-    let timeline = Timeline::new(&record);
+    let timeline = Timeline::new(&record, options.orchestrator == Orchestrator::Rust);
     let path = folder.join("timeline.svg");
     match &timeline {
         Some(timeline) => {

@@ -49,7 +49,9 @@ pub struct Timeline {
 
 impl Timeline {
     /// Puts the record in order; `None` when something of it is missing.
-    pub fn new(record: &Record) -> Option<Self> {
+    ///
+    /// `ours` tells that luo.ko was inserted.
+    pub fn new(record: &Record, ours: bool) -> Option<Self> {
         let ticks = record.ticks_per_ms()?;
         let (zero, _) = *record.steps.get(&Step::Preserve)?;
         let ms = |tsc: u64| (tsc as f64 - zero as f64) / ticks;
@@ -104,14 +106,22 @@ impl Timeline {
             first_line,
             arrived,
         );
-        let (from, to) = step(Step::LoadModule)?;
-        add("module load", "insmod luo.ko", Side::New, from, to);
+        if ours {
+            let (from, to) = step(Step::LoadModule)?;
+            add("module load", "insmod luo.ko", Side::New, from, to);
+        }
         let (from, to) = step(Step::Retrieve)?;
         add("retrieve", "memfds out of the session", Side::New, from, to);
-        let (from, to) = step(Step::Finish)?;
-        add("finish", "the session is over", Side::New, from, to);
-        let (from, to) = step(Step::FirstAnswer)?;
-        add("first answer", "the service is back", Side::New, from, to);
+        let (from, finished) = step(Step::Finish)?;
+        add("finish", "the session is over", Side::New, from, finished);
+        let (_, to) = step(Step::FirstAnswer)?;
+        add(
+            "first answer",
+            "the service reads its index",
+            Side::New,
+            finished,
+            to,
+        );
         Some(Self {
             phases,
             silent: (reboot, to),
