@@ -140,7 +140,6 @@ impl Timeline {
 /// A time as people read it: three digits that mean something.
 pub fn human(ms: f64) -> String {
     match ms {
-        ms if ms >= 10_000.0 => format!("{:.1} s", ms / 1e3),
         ms if ms >= 100.0 => format!("{ms:.0} ms"),
         ms if ms >= 10.0 => format!("{ms:.1} ms"),
         ms => format!("{ms:.2} ms"),
