@@ -164,7 +164,10 @@ fn no_memory_lost(ctx: &mut Ctx) -> Result<()> {
         }
         Ok(())
     };
-    round()?;
+    // What the kernel keeps at hand for the next time is taken once.
+    for _ in 0..5 {
+        round()?;
+    }
     let before = free_kib(ctx)?;
     for _ in 0..10 {
         round()?;

@@ -3,6 +3,7 @@
 //! All test cases, by module. To add one see README.md beside this crate's manifest.
 
 mod basic;
+mod client;
 mod common;
 mod device;
 mod direction;
@@ -25,6 +26,7 @@ use luo_vm_protocol::TestInfo;
 
 const MODULES: &[(&str, &[Test])] = &[
     ("basic", basic::TESTS),
+    ("client", client::TESTS),
     ("device", device::TESTS),
     ("direction", direction::TESTS),
     ("fds", fds::TESTS),
