@@ -6,7 +6,7 @@ use anyhow::{bail, Context, Result};
 use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{kill, Signal};
-use nix::sys::wait::{waitpid, WaitStatus};
+use nix::sys::wait::{waitid, waitpid, Id, WaitPidFlag, WaitStatus};
 use nix::unistd::{fork, pipe2, ForkResult, Pid};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,6 +17,20 @@ use std::time::{Duration, Instant};
 const SETUP: Duration = Duration::from_secs(30);
 /// What a child says when these are done.
 const READY: &str = "ready";
+
+/// How often it is looked whether a silent child still lives.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a child said.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Said {
+    /// A line, without its end.
+    Line(String),
+    /// Nothing more: it ended.
+    Ended,
+    /// Nothing in the given time.
+    Late,
+}
 
 /// A forked child and the pipe on which it speaks.
 #[derive(Debug)]
@@ -74,11 +88,15 @@ impl Child {
                 let _ = writeln!(pipe, "{err:#}");
             }
         })?;
-        let word = child.read_line(timeout)?;
-        if word != READY {
-            bail!("the child process: {word}");
+        match child.listen(timeout)? {
+            Said::Line(word) if word == READY => Ok(child),
+            Said::Line(word) => bail!("the child process: {word}"),
+            Said::Ended => bail!("the child process ended during its preparations"),
+            Said::Late => bail!(
+                "the child process is not ready within {} s",
+                timeout.as_secs()
+            ),
         }
-        Ok(child)
     }
 
     /// Its process id.
@@ -86,35 +104,28 @@ impl Child {
         self.pid
     }
 
-    /// One line of what it writes; an error when it takes longer than `timeout`, or ends without.
-    pub fn read_line(&mut self, timeout: Duration) -> Result<String> {
+    /// The next line of what it writes.
+    ///
+    /// That the pipe is still open does not mean that the child lives: its own children inherit it.
+    pub fn listen(&mut self, timeout: Duration) -> Result<Said> {
         let deadline = Instant::now() + timeout;
         let mut line = Vec::new();
         loop {
-            let mut byte = [0];
-            if !self.readable(deadline)? {
-                bail!("nothing from the child within {} s", timeout.as_secs());
-            }
-            match self.pipe.read(&mut byte)? {
-                0 => bail!("the child ended: {}", String::from_utf8_lossy(&line)),
-                _ if byte[0] == b'\n' => return Ok(String::from_utf8_lossy(&line).into_owned()),
-                _ => line.push(byte[0]),
-            }
-        }
-    }
-
-    /// All it writes until it closes the pipe; `None` when it takes longer than `timeout`.
-    pub fn read_all(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
-        let deadline = Instant::now() + timeout;
-        let mut all = Vec::new();
-        let mut buffer = [0; 4096];
-        while self.readable(deadline)? {
-            match self.pipe.read(&mut buffer)? {
-                0 => return Ok(Some(all)),
-                n => all.extend_from_slice(&buffer[..n]),
+            if self.readable(deadline.min(Instant::now() + LOOK))? {
+                let mut byte = [0];
+                match self.pipe.read(&mut byte)? {
+                    0 => return Ok(Said::Ended),
+                    _ if byte[0] == b'\n' => {
+                        return Ok(Said::Line(String::from_utf8_lossy(&line).into_owned()))
+                    }
+                    _ => line.push(byte[0]),
+                }
+            } else if Instant::now() >= deadline {
+                return Ok(Said::Late);
+            } else if self.has_ended()? && !self.readable(Instant::now())? {
+                return Ok(Said::Ended);
             }
         }
-        Ok(None)
     }
 
     /// SIGKILL, and the wait until the kernel has torn it down: when this returns its files are closed.
@@ -131,6 +142,12 @@ impl Child {
     fn reap(&mut self) -> Result<WaitStatus> {
         self.reaped = true;
         waitpid(self.pid, None).context("waitpid")
+    }
+
+    fn has_ended(&self) -> Result<bool> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let status = waitid(Id::Pid(self.pid), flags).context("waitid")?;
+        Ok(!matches!(status, WaitStatus::StillAlive))
     }
 
     fn readable(&self, deadline: Instant) -> Result<bool> {

@@ -4,7 +4,7 @@
 
 use crate::cmdline::Words;
 use crate::ctx::Ctx;
-use crate::process::Child;
+use crate::process::{Child, Said};
 use crate::test::{Skip, Test};
 use crate::{cases, kmsg, report};
 use anyhow::Result;
@@ -51,21 +51,28 @@ fn run_stage(name: &str, test: &Test, words: &Words, plan: &Plan) -> Result<Outc
     let timeout = Duration::from_secs(test.config.timeout().into());
     let mut child = Child::spawn(|pipe| {
         let outcome = stage_outcome(name, test, words, plan);
-        let outcome = serde_json::to_vec(&outcome).expect("an outcome is JSON");
-        let _ = pipe.write_all(&outcome);
+        let outcome = serde_json::to_string(&outcome).expect("an outcome is JSON");
+        let _ = writeln!(pipe, "{outcome}");
     })?;
-    let Some(said) = child.read_all(timeout)? else {
-        child.kill()?;
-        return Ok(Outcome::Failed(format!(
-            "not done within {} s",
-            timeout.as_secs()
-        )));
-    };
-    let end = child.wait()?;
-    Ok(match serde_json::from_slice(&said) {
-        Ok(outcome) => outcome,
-        Err(_) => Outcome::Failed(format!("the test's process ended without a word: {end:?}")),
-    })
+    match child.listen(timeout)? {
+        Said::Line(outcome) => {
+            child.wait()?;
+            Ok(serde_json::from_str(&outcome)?)
+        }
+        Said::Ended => {
+            let end = child.wait()?;
+            Ok(Outcome::Failed(format!(
+                "the test's process ended without a word: {end:?}"
+            )))
+        }
+        Said::Late => {
+            child.kill()?;
+            Ok(Outcome::Failed(format!(
+                "not done within {} s",
+                timeout.as_secs()
+            )))
+        }
+    }
 }
 
 /// The body of the child.
