@@ -10,6 +10,7 @@ use kernel::{
     error::from_err_ptr,
     fs::{file::LocalFile, File},
     prelude::*,
+    seq_file::SeqFile,
     sync::{aref::ARef, Arc},
     types::ForeignOwnable,
 };
@@ -18,6 +19,9 @@ use kernel::{
 pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     /// Serves ioctl(2).
     fn ioctl(&self, cmd: u32, arg: usize) -> Result;
+
+    /// Shows the object in /proc/PID/fdinfo.
+    fn show(&self, out: &SeqFile);
 
     /// The last descriptor of the file was closed.
     fn release(&self);
@@ -66,6 +70,7 @@ impl<T: AnonFile> Operations<T> {
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: bindings::compat_ptr_ioctl,
         release: Some(Self::release),
+        show_fdinfo: Some(Self::show_fdinfo),
         ..pin_init::zeroed()
     };
 
@@ -79,6 +84,16 @@ impl<T: AnonFile> Operations<T> {
             Ok(()) => 0,
             Err(err) => err.to_errno() as c_long,
         }
+    }
+
+    /// # Safety
+    ///
+    /// `file` is an open file made by [`new`] for `T`, and `out` a file that is being written to.
+    unsafe extern "C" fn show_fdinfo(out: *mut bindings::seq_file, file: *mut bindings::file) {
+        // SAFETY: By the function's contract; release() cannot run before this returns.
+        let object = unsafe { Arc::<T>::borrow((*file).private_data) };
+        // SAFETY: By the function's contract.
+        object.show(unsafe { SeqFile::from_raw(out) });
     }
 
     /// # Safety

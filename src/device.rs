@@ -3,6 +3,7 @@
 //! `/dev/liveupdate`: makes sessions, and gives back those of the previous kernel.
 
 use crate::{
+    flb,
     handover::luo::SessionName,
     session::{IncomingRegistry, OutgoingRegistry},
     memfd,
@@ -85,6 +86,7 @@ pub(crate) struct Published;
 
 impl Drop for Published {
     fn drop(&mut self) {
+        flb::Table::set_incoming(None);
         let sessions = SESSIONS.lock().take();
         if let Some(sessions) = sessions {
             sessions.incoming.clear();

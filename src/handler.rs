@@ -16,18 +16,27 @@
 //! | [`FileHandler::can_finish`] | FINISH, close | all, before any is finished |
 //! | [`FileHandler::finish`] | FINISH, close | rev |
 
-use crate::{handover::luo::Compatible, module_ref::ModuleRef};
+use crate::{
+    flb::AnyFlb,
+    handover::luo::Compatible,
+    module_ref::{ModuleRef, Owner},
+};
 use kernel::{
     fs::File,
+    new_mutex,
     prelude::*,
-    sync::{aref::ARef, global_lock, Arc},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        global_lock, Arc, Mutex,
+    },
 };
 
 /// How a file type is preserved.
 ///
 /// Callbacks may sleep, and are called with the session locked: they must not call back into a
 /// session. They may be called for several sessions at once.
-pub(crate) trait FileHandler: Send + Sync {
+pub trait FileHandler: Send + Sync {
     /// The compatible string by which the next kernel finds the handler. It stands for the layout
     /// of what [`PreservedFile::freeze`] hands over, too.
     fn compatible(&self) -> Compatible;
@@ -62,7 +71,7 @@ pub(crate) trait FileHandler: Send + Sync {
 }
 
 /// A file that is preserved. To drop it is to unpreserve it, which cannot fail.
-pub(crate) trait PreservedFile: Send + Sync {
+pub trait PreservedFile: Send + Sync {
     /// A light check, before the workload is paused, that [`Self::freeze`] will work.
     fn prepare(&self) -> Result {
         Ok(())
@@ -77,7 +86,7 @@ pub(crate) trait PreservedFile: Send + Sync {
 }
 
 /// What became of a file in the new kernel.
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// Nobody asked for it.
     Pending,
     /// It was retrieved, as this file.
@@ -86,10 +95,15 @@ pub(crate) enum Outcome {
     Failed(Error),
 }
 
-/// A handler and the module that it lives in.
+/// A handler, the module that it lives in, and the FLBs that its files depend on.
+#[pin_data]
 struct Entry {
     handler: KBox<dyn FileHandler>,
-    module: &'static ThisModule,
+    owner: Owner,
+    /// Number of [`Handler`]s.
+    files: Atomic<u64>,
+    #[pin]
+    flbs: Mutex<KVec<Arc<dyn AnyFlb>>>,
 }
 
 global_lock! {
@@ -109,17 +123,29 @@ pub(crate) unsafe fn init() {
 
 /// A handler that is registered until this is dropped.
 #[must_use = "the handler is unregistered when this is dropped"]
-pub(crate) struct Registration(Arc<Entry>);
+pub struct Registration(Arc<Entry>);
 
 impl Registration {
     /// Registers a handler that lives in `module`.
     ///
     /// Fails with `EEXIST` if its compatible string is taken.
-    pub(crate) fn new(
-        handler: KBox<dyn FileHandler>,
-        module: &'static ThisModule,
-    ) -> Result<Self> {
-        let entry = Arc::new(Entry { handler, module }, GFP_KERNEL)?;
+    ///
+    /// Context: may sleep.
+    pub fn new(handler: KBox<dyn FileHandler>, module: &'static ThisModule) -> Result<Self> {
+        Self::with_owner(handler, module.into())
+    }
+
+    /// As [`Self::new`].
+    pub(crate) fn with_owner(handler: KBox<dyn FileHandler>, owner: Owner) -> Result<Self> {
+        let entry = Arc::pin_init(
+            try_pin_init!(Entry {
+                handler,
+                owner,
+                files: Atomic::new(0),
+                flbs <- new_mutex!(KVec::new()),
+            }),
+            GFP_KERNEL,
+        )?;
         let compatible = entry.handler.compatible();
         let mut handlers = HANDLERS.lock();
         if handlers
@@ -131,6 +157,31 @@ impl Registration {
         handlers.push(entry.clone(), GFP_KERNEL)?;
         Ok(Self(entry))
     }
+
+    /// Makes the handler's files depend on `flb`. Fails with `EEXIST` if they do already.
+    pub(crate) fn link(&self, flb: Arc<dyn AnyFlb>) -> Result {
+        let compatible = flb.compatible();
+        let mut flbs = self.0.flbs.lock();
+        if flbs.iter().any(|other| other.compatible() == compatible) {
+            return Err(EEXIST);
+        }
+        flbs.push(flb, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Makes the handler's files depend on the FLB called `compatible` no more. Files that are
+    /// preserved do until they are not.
+    pub(crate) fn unlink(&self, compatible: &Compatible) {
+        self.0.unlink(compatible);
+    }
+}
+
+impl Entry {
+    fn unlink(&self, compatible: &Compatible) {
+        self.flbs
+            .lock()
+            .retain(|other| other.compatible() != *compatible);
+    }
 }
 
 impl Drop for Registration {
@@ -141,7 +192,25 @@ impl Drop for Registration {
     }
 }
 
-/// A registered handler, whose module stays loaded while this lives.
+/// Makes no handler's files depend on `flb` any more.
+pub(crate) fn unlink_all(compatible: &Compatible) {
+    for entry in HANDLERS.lock().iter() {
+        entry.unlink(compatible);
+    }
+}
+
+/// All registered handlers: their compatible strings, and how many files they have.
+pub(crate) fn registered() -> Result<KVec<(Compatible, u64)>> {
+    let handlers = HANDLERS.lock();
+    let mut all = KVec::with_capacity(handlers.len(), GFP_KERNEL)?;
+    for entry in handlers.iter() {
+        let files = entry.files.load(Relaxed);
+        all.push((entry.handler.compatible(), files), GFP_KERNEL)?;
+    }
+    Ok(all)
+}
+
+/// The handler of one file, whose module stays loaded while this lives.
 pub(crate) struct Handler {
     entry: Arc<Entry>,
     _module: ModuleRef,
@@ -161,10 +230,50 @@ impl Handler {
     fn find(matches: impl Fn(&dyn FileHandler) -> bool) -> Option<Self> {
         let handlers = HANDLERS.lock();
         let entry = handlers.iter().find(|entry| matches(&*entry.handler))?;
+        let module = ModuleRef::get(entry.owner)?;
+        entry.files.fetch_add(1, Relaxed);
         Some(Self {
-            _module: ModuleRef::get(entry.module)?,
             entry: entry.clone(),
+            _module: module,
         })
+    }
+}
+
+impl Handler {
+    /// Tells every FLB of the handler that a file is preserved that depends on it. If one of them
+    /// fails, none has been told.
+    pub(crate) fn preserve_flbs(&self) -> Result<FlbUse> {
+        let mut told = FlbUse(KVec::new());
+        for flb in self.entry.flbs.lock().iter() {
+            told.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
+            flb.file_preserved()?;
+            told.0.push(flb.clone(), GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(told)
+    }
+
+    /// Tells every FLB of the handler that a file is finished that depends on it.
+    pub(crate) fn finish_flbs(&self) {
+        for flb in self.entry.flbs.lock().iter().rev() {
+            flb.file_finished();
+        }
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.entry.files.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The FLBs that a preserved file depends on. To drop it is to tell them that it does no more.
+pub(crate) struct FlbUse(KVec<Arc<dyn AnyFlb>>);
+
+impl Drop for FlbUse {
+    fn drop(&mut self) {
+        while let Some(flb) = self.0.pop() {
+            flb.file_unpreserved();
+        }
     }
 }
 

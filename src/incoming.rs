@@ -6,6 +6,7 @@
 //! finished: so this module can be unloaded and a newer one take over what nobody has retrieved.
 
 use crate::{
+    flb::IncomingTable,
     handover::{
         block::{self, Place},
         luo::{FileSer, LuoSer, SessionName, SessionSer, KHO_ENTRY},
@@ -41,6 +42,8 @@ pub(crate) struct Account {
 
 /// All that was found.
 pub(crate) struct Found {
+    /// FLBs, if there are any.
+    pub(crate) flbs: Option<IncomingTable>,
     /// How many live updates there have been; 0 after a cold boot.
     pub(crate) liveupdate_num: u64,
     /// Sessions in the order in which they were made.
@@ -74,6 +77,7 @@ impl Found {
     /// same. Fails with `ENOMEM` only: then nothing has changed.
     pub(crate) fn look() -> Result<Self> {
         let mut found = Self {
+            flbs: None,
             liveupdate_num: 0,
             sessions: KVVec::new(),
             account: None,
@@ -93,6 +97,12 @@ impl Found {
             }
         };
         found.liveupdate_num = root.liveupdate_num;
+        if root.flbs_pa != 0 {
+            match IncomingTable::read(root.flbs_pa, &mut scratch) {
+                Ok(table) => found.flbs = Some(table),
+                Err(why) => pr_err!("the previous kernel's FLBs are refused: {:?}\n", why),
+            }
+        }
         let mut account = Account {
             root_pa,
             blocks: KVec::new(),

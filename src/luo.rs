@@ -10,9 +10,12 @@
 //! (as [`memfd`]) -> [`kho`], with the layouts in [`handover`].
 
 mod anon_file;
+mod capi;
+mod debugfs;
 mod device;
 mod file;
-mod handler;
+pub mod flb;
+pub mod handler;
 mod handover;
 mod incoming;
 mod kexec;
@@ -23,6 +26,8 @@ mod module_ref;
 mod ordered_map;
 mod session;
 mod uapi;
+
+pub use handover::luo::Compatible;
 
 use device::{Device, Published, Sessions};
 use kernel::{miscdevice::MiscDeviceRegistration, prelude::*};
@@ -42,6 +47,8 @@ module! {
 struct LuoModule {
     #[pin]
     _device: MiscDeviceRegistration<Device>,
+    #[pin]
+    _debugfs: debugfs::DebugFs,
     _memfd: handler::Registration,
     _sessions: Published,
     #[pin]
@@ -58,7 +65,9 @@ impl kernel::InPlaceModule for LuoModule {
         // SAFETY: This is called once, and before anything else.
         unsafe {
             device::init();
+            capi::init();
             file::init();
+            flb::init();
             handler::init();
         }
         try_pin_init!(Self {
@@ -67,6 +76,7 @@ impl kernel::InPlaceModule for LuoModule {
             _kexec <- KexecNotifier::register(),
             _sessions: open_sessions()?.publish(),
             _memfd: memfd::register(module)?,
+            _debugfs <- debugfs::DebugFs::new(),
             // Last: from here on user space comes in.
             _device <- MiscDeviceRegistration::register(device::OPTIONS),
         })
@@ -84,8 +94,9 @@ fn check_kho() -> Result {
 
 /// Finds what the previous kernel left, and gets ready to leave something to the next one.
 fn open_sessions() -> Result<Sessions> {
-    let found = incoming::Found::look()?;
+    let mut found = incoming::Found::look()?;
     let liveupdate_num = found.liveupdate_num;
+    flb::Table::set_incoming(found.flbs.take());
     if liveupdate_num != 0 {
         pr_info!(
             "live update number {}: {} sessions were handed over\n",

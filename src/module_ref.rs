@@ -4,26 +4,52 @@
 
 use kernel::{bindings, prelude::*};
 
+/// The module that something lives in; null for the kernel itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner(*mut bindings::module);
+
+// SAFETY: The pointer is only handed to functions that may be called from anywhere.
+unsafe impl Send for Owner {}
+// SAFETY: As above.
+unsafe impl Sync for Owner {}
+
+impl From<&'static ThisModule> for Owner {
+    fn from(module: &'static ThisModule) -> Self {
+        Self(module.as_ptr())
+    }
+}
+
+impl Owner {
+    /// The module that C calls `owner`.
+    ///
+    /// # Safety
+    ///
+    /// `module` is null, or a module that is loaded as long as this value is used.
+    pub(crate) unsafe fn from_raw(module: *mut bindings::module) -> Self {
+        Self(module)
+    }
+}
+
 /// A reference to a module: it is not unloaded while this lives.
 ///
 /// # Invariants
 ///
-/// This owns one reference to `0`.
-pub(crate) struct ModuleRef(&'static ThisModule);
+/// This owns one reference to the module.
+pub(crate) struct ModuleRef(Owner);
 
 impl ModuleRef {
     /// Takes a reference; `None` if the module is being unloaded.
-    pub(crate) fn get(module: &'static ThisModule) -> Option<Self> {
-        // SAFETY: The registration that leads here ends before the module goes.
-        let got = unsafe { bindings::try_module_get(module.as_ptr()) };
+    pub(crate) fn get(owner: Owner) -> Option<Self> {
+        // SAFETY: What names the owner is gone before the module is.
+        let got = unsafe { bindings::try_module_get(owner.0) };
         // INVARIANT: The reference was taken.
-        got.then_some(Self(module))
+        got.then_some(Self(owner))
     }
 }
 
 impl Drop for ModuleRef {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
-        unsafe { bindings::module_put(self.0.as_ptr()) };
+        unsafe { bindings::module_put(self.0 .0) };
     }
 }

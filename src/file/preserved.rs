@@ -5,7 +5,7 @@
 use super::identity::Identity;
 use crate::{
     anon_file,
-    handler::{Handler, PreservedFile},
+    handler::{FlbUse, Handler, PreservedFile},
     handover::luo::{Compatible, FileSer},
 };
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
@@ -14,6 +14,7 @@ use kernel::{fs::File, prelude::*, sync::aref::ARef};
 // The fields are dropped in this order: the handler's state before what it relies on.
 pub(crate) struct Preserved {
     state: KBox<dyn PreservedFile>,
+    _flbs: FlbUse,
     _identity: Identity,
     _file: ARef<File>,
     handler: Handler,
@@ -30,8 +31,10 @@ impl Preserved {
         let file = anon_file::get(fd)?;
         let handler = Handler::for_file(&file).ok_or(ENOENT)?;
         let identity = Identity::take(handler.identity(&file))?;
+        let flbs = handler.preserve_flbs()?;
         Ok(Self {
             state: handler.preserve(&file)?,
+            _flbs: flbs,
             _identity: identity,
             _file: file,
             handler,

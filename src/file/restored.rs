@@ -24,7 +24,7 @@ impl Restored {
     /// A file as the previous kernel describes it.
     pub(crate) fn new(file: &FileSer) -> Self {
         Self {
-            compatible: file.compatible,
+            compatible: file.compatible.normalized(),
             data: file.data,
             outcome: Outcome::Pending,
             identity: None,
@@ -98,6 +98,7 @@ impl Restored {
     pub(crate) fn finish(self) {
         if let Some(handler) = &self.handler {
             handler.finish(self.data, &self.outcome);
+            handler.finish_flbs();
         }
     }
 }

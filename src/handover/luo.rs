@@ -171,14 +171,28 @@ impl fmt::Debug for SessionName {
 /// As it stands in a structure; an incoming one may be anything.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct Compatible([u8; Self::SIZE]);
+pub struct Compatible([u8; Self::SIZE]);
 
 impl Compatible {
     /// Size with the terminating zero (`LIVEUPDATE_HNDL_COMPAT_LENGTH`).
-    pub(crate) const SIZE: usize = 48;
+    pub const SIZE: usize = 48;
+
+    /// Takes the string from a field; `None` if it is empty or does not end within it.
+    pub(crate) fn new(field: &[u8; Self::SIZE]) -> Option<Self> {
+        let text = terminated(field)?;
+        let mut array = [0; Self::SIZE];
+        array.get_mut(..text.len())?.copy_from_slice(text);
+        Some(Self(array))
+    }
+
+    /// The same string, equal to all others of the same text: what follows the terminating zero
+    /// does not count. One that does not end is left as it is, and equal to none that does.
+    pub(crate) fn normalized(&self) -> Self {
+        Self::new(&self.0).unwrap_or(*self)
+    }
 
     /// The compatible string `text`; does not compile in a `const` if it is empty or too long.
-    pub(crate) const fn from_str(text: &str) -> Self {
+    pub const fn from_str(text: &str) -> Self {
         let text = text.as_bytes();
         assert!(!text.is_empty() && text.len() < Self::SIZE);
         let mut array = [0; Self::SIZE];

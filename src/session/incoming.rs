@@ -20,6 +20,7 @@ use kernel::{
     },
     new_mutex,
     prelude::*,
+    seq_file::SeqFile,
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
@@ -219,7 +220,7 @@ impl IncomingSession {
                 self.name
             );
             if inner.files.iter().any(|(_, file)| file.is_touched()) {
-                inner.half_retrieved = ModuleRef::get(crate::this_module());
+                inner.half_retrieved = ModuleRef::get(crate::this_module().into());
             }
             inner.taken = false;
             return;
@@ -276,6 +277,10 @@ impl AnonFile for IncomingHandle {
             | uapi::SESSION_CANCEL => Err(EINVAL),
             _ => Err(ENOTTY),
         }
+    }
+
+    fn show(&self, out: &SeqFile) {
+        super::show(&self.session.entry(), out);
     }
 
     fn release(&self) {

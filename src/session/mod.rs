@@ -16,9 +16,12 @@ pub(crate) use registry::{IncomingRegistry, OutgoingRegistry};
 
 use crate::{
     handover::luo::SessionName,
-    uapi::{GetName, Plain, Range, Request, SetFlags, SESSION_F_ORDERED},
+    uapi::{self, GetName, Plain, Range, Request, SessionEntry, SetFlags, SESSION_F_ORDERED},
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    seq_file::{seq_print, SeqFile},
+};
 
 /// The commands of a session.
 const COMMANDS: Range = Range {
@@ -58,6 +61,23 @@ fn get_name(name: &SessionName, request: &Request) -> Result {
     }
     arg.name = *name.as_array();
     request.respond(&arg)
+}
+
+/// Shows a session in /proc/PID/fdinfo.
+fn show(entry: &SessionEntry, out: &SeqFile) {
+    let state = match entry.state {
+        uapi::STATE_PREPARED => "prepared",
+        uapi::STATE_FROZEN => "frozen",
+        uapi::STATE_UPDATED => "updated",
+        _ => "normal",
+    };
+    let ordered = entry.flags & uapi::SESSION_F_ORDERED != 0;
+    if let Some(name) = SessionName::new(&entry.name) {
+        seq_print!(out, "session:\t{:?}\n", name);
+    }
+    seq_print!(out, "state:\t{}\n", state);
+    seq_print!(out, "ordered:\t{}\n", u32::from(ordered));
+    seq_print!(out, "files:\t{}\n", entry.nr_files);
 }
 
 /// What a session's file is called, after `anon_inode:`: `[luo_session] NAME`.

@@ -16,6 +16,7 @@ use kernel::{
     fs::File,
     new_condvar, new_mutex,
     prelude::*,
+    seq_file::SeqFile,
     sync::{aref::ARef, lock::mutex::MutexGuard, Arc, CondVar, Mutex},
 };
 
@@ -326,6 +327,10 @@ impl AnonFile for OutgoingSession {
             uapi::SESSION_RETRIEVE_FD | uapi::SESSION_FINISH => Err(EINVAL),
             _ => Err(ENOTTY),
         }
+    }
+
+    fn show(&self, out: &SeqFile) {
+        super::show(&self.entry(), out);
     }
 
     fn release(&self) {

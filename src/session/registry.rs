@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     file::Restored,
+    flb,
     handover::luo::{LuoSer, SessionName, SessionSer, COMPATIBLE, KHO_ENTRY},
     incoming::{Account, Found, FoundSession},
     kho::{BlockChain, PreservedPage, Subtree},
@@ -26,6 +27,8 @@ use kernel::{
 struct Outgoing {
     /// What the next kernel finds everything by.
     root: Subtree,
+    /// The FLBs, for the next kernel.
+    flbs: PreservedPage,
     sessions: OrderedMap<SessionName, Arc<OutgoingSession>>,
     /// Always has room for all of `sessions`.
     blocks: BlockChain<SessionSer>,
@@ -47,11 +50,13 @@ impl OutgoingRegistry {
     /// Announces to the next kernel that live update number `liveupdate_num` brought it about.
     pub(crate) fn new(liveupdate_num: u64) -> Result<Arc<Self>> {
         let mut page = PreservedPage::new()?;
+        let mut flbs = PreservedPage::new()?;
+        flb::Table::serialize(&mut flbs)?;
         let root = LuoSer {
             compatible: COMPATIBLE,
             liveupdate_num,
             sessions_pa: 0,
-            flbs_pa: 0,
+            flbs_pa: flbs.phys(),
         };
         root.write_to_prefix(&mut page.0).map_err(|_| EINVAL)?;
         let root = Subtree::add(KHO_ENTRY, page, size_of::<LuoSer>())?;
@@ -59,6 +64,7 @@ impl OutgoingRegistry {
             try_pin_init!(Self {
                 inner <- new_mutex!(Outgoing {
                     root,
+                    flbs,
                     sessions: OrderedMap::new(),
                     blocks: BlockChain::new(),
                     frozen: false,
@@ -118,6 +124,7 @@ impl OutgoingRegistry {
         let mut inner = self.inner.lock();
         let Outgoing {
             root,
+            flbs,
             sessions,
             blocks,
             ..
@@ -132,11 +139,14 @@ impl OutgoingRegistry {
                 nr_sessions += 1;
                 nr_files += ser.as_ref().map_or(0, |ser| ser.nr_files);
             });
-        let sessions_pa = blocks.write(frozen).inspect_err(|_| {
+        let written = blocks.write(frozen).and_then(|sessions_pa| {
+            flb::Table::serialize(flbs)?;
+            set_sessions(root, sessions_pa)
+        });
+        if let Err(err) = written {
             sessions.for_each_rev(|_, session| session.unfreeze());
-        })?;
-
-        set_sessions(root, sessions_pa)?;
+            return Err(err);
+        }
         inner.frozen = true;
         pr_info!(
             "froze {} sessions with {} files in {} us\n",

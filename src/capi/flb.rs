@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An FLB that is written in C.
+
+use super::{compatible, to_result, FlbRegistration, Registry, REGISTRY};
+use crate::{
+    flb::{Flb, Object},
+    handover::luo::Compatible,
+    module_ref::Owner,
+};
+use core::ptr::{null_mut, NonNull};
+use kernel::{bindings, prelude::*, sync::Arc};
+
+/// A registered FLB and the handlers that it is linked to.
+pub(super) struct FlbEntry {
+    pub(super) address: usize,
+    users: KVec<usize>,
+    registration: FlbRegistration<CFlb>,
+}
+
+/// Makes the files of the handler `fh` depend on the FLB at `address`.
+pub(super) fn link(registry: &mut Registry, fh: usize, address: usize, object: CFlb) -> Result {
+    if registry.handler(fh).is_none() {
+        return Err(EINVAL);
+    }
+    let owner = object.owner();
+    if registry.flb(address).is_none() {
+        let entry = FlbEntry {
+            address,
+            users: KVec::new(),
+            registration: FlbRegistration::with_owner(object, owner)?,
+        };
+        registry.flbs.push(entry, GFP_KERNEL)?;
+    }
+
+    let entry = registry.flb(address).ok_or(EINVAL)?;
+    let flb = entry.registration.any();
+    entry.users.push(fh, GFP_KERNEL)?;
+    let linked = registry.handler(fh).ok_or(EINVAL)?.link(flb);
+    if linked.is_err() {
+        let entry = registry.flb(address).ok_or(EINVAL)?;
+        // The one that was pushed, not the one that was there.
+        entry.users.pop();
+        if entry.users.is_empty() {
+            forget(registry, address);
+        }
+    }
+    linked
+}
+
+/// Undoes [`link`]. Whether the FLB is gone, with its last link.
+pub(super) fn unlink(registry: &mut Registry, fh: usize, address: usize) -> bool {
+    let Some(entry) = registry.flb(address) else {
+        return false;
+    };
+    if !entry.users.contains(&fh) {
+        return false;
+    }
+    entry.users.retain(|user| *user != fh);
+    let gone = entry.users.is_empty();
+    let compatible = entry.registration.any().compatible();
+    if let Some(handler) = registry.handler(fh) {
+        handler.unlink(&compatible);
+    }
+    if gone {
+        forget(registry, address);
+    }
+    gone
+}
+
+/// Unregisters the FLB at `address`.
+fn forget(registry: &mut Registry, address: usize) {
+    registry.flbs.retain(|entry| entry.address != address);
+}
+
+/// The registered FLB at `address`: `ENOENT` if there is none.
+pub(super) fn object(address: usize) -> Result<Arc<Object<CFlb>>> {
+    let mut registry = REGISTRY.lock();
+    let entry = registry.flb(address).ok_or(ENOENT)?;
+    Ok(entry.registration.object().clone())
+}
+
+/// A pointer to an FLB of C.
+///
+/// # Invariants
+///
+/// It is valid, with all callbacks, until it is unregistered; and while there is an object of it
+/// its module is loaded.
+#[derive(Clone, Copy)]
+struct Raw(NonNull<bindings::liveupdate_flb>);
+
+// SAFETY: C's callbacks may be called from anywhere.
+unsafe impl Send for Raw {}
+// SAFETY: As above.
+unsafe impl Sync for Raw {}
+
+impl Raw {
+    fn ops(&self) -> &bindings::liveupdate_flb_ops {
+        // SAFETY: By the type invariant.
+        unsafe { &*self.0.as_ref().ops }
+    }
+
+    /// Arguments of a callback.
+    fn args(&self, data: u64, obj: *mut c_void) -> bindings::liveupdate_flb_op_args {
+        bindings::liveupdate_flb_op_args {
+            flb: self.0.as_ptr(),
+            data,
+            obj,
+        }
+    }
+}
+
+/// An FLB that is written in C.
+pub(crate) struct CFlb {
+    raw: Raw,
+    compatible: Compatible,
+}
+
+impl CFlb {
+    /// Looks at an FLB: `EINVAL` if a callback is missing.
+    ///
+    /// # Safety
+    ///
+    /// `flb` and what it points to are valid until the FLB is unregistered.
+    pub(super) unsafe fn new(flb: *mut bindings::liveupdate_flb) -> Result<Self> {
+        let raw = Raw(NonNull::new(flb).ok_or(EINVAL)?);
+        let ops = raw.ops();
+        if ops.preserve.is_none()
+            || ops.unpreserve.is_none()
+            || ops.retrieve.is_none()
+            || ops.finish.is_none()
+        {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Checked above, and by the contract of this function.
+        Ok(Self {
+            // SAFETY: By the contract of this function.
+            compatible: compatible(unsafe { &(*flb).compatible })?,
+            raw,
+        })
+    }
+
+    /// The module of the FLB.
+    fn owner(&self) -> Owner {
+        // SAFETY: An FLB is unregistered before its module goes.
+        unsafe { Owner::from_raw(self.raw.ops().owner) }
+    }
+}
+
+/// What C calls the object of an FLB, with what it was made of.
+pub(crate) struct CObject {
+    raw: Raw,
+    data: u64,
+    obj: *mut c_void,
+}
+
+// SAFETY: It is only handed back to C, whose callbacks may be called from anywhere.
+unsafe impl Send for CObject {}
+// SAFETY: As above.
+unsafe impl Sync for CObject {}
+
+impl CObject {
+    /// The object.
+    pub(super) fn as_ptr(&self) -> *mut c_void {
+        self.obj
+    }
+}
+
+/// The object of an FLB in the old kernel.
+pub(crate) struct COutgoing(CObject);
+
+impl COutgoing {
+    /// The object.
+    pub(super) fn as_ptr(&self) -> *mut c_void {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for COutgoing {
+    fn drop(&mut self) {
+        let CObject { raw, data, obj } = &self.0;
+        if let Some(call) = raw.ops().unpreserve {
+            // SAFETY: The callback is C's, which asks for no more than valid pointers.
+            unsafe { call(&mut raw.args(*data, *obj)) };
+        }
+    }
+}
+
+impl Flb for CFlb {
+    type Outgoing = COutgoing;
+    type Incoming = CObject;
+
+    fn compatible(&self) -> Compatible {
+        self.compatible
+    }
+
+    fn preserve(&self) -> Result<COutgoing> {
+        let call = self.raw.ops().preserve.ok_or(EINVAL)?;
+        let mut args = self.raw.args(0, null_mut());
+        // SAFETY: As above.
+        to_result(unsafe { call(&mut args) })?;
+        Ok(COutgoing(CObject {
+            raw: self.raw,
+            data: args.data,
+            obj: args.obj,
+        }))
+    }
+
+    fn data(&self, state: &COutgoing) -> u64 {
+        state.0.data
+    }
+
+    fn retrieve(&self, data: u64) -> Result<CObject> {
+        let call = self.raw.ops().retrieve.ok_or(EINVAL)?;
+        let mut args = self.raw.args(data, null_mut());
+        // SAFETY: As above.
+        to_result(unsafe { call(&mut args) })?;
+        Ok(CObject {
+            raw: self.raw,
+            data,
+            obj: args.obj,
+        })
+    }
+
+    fn finish(&self, state: CObject) {
+        if let Some(call) = self.raw.ops().finish {
+            // SAFETY: As above.
+            unsafe { call(&mut self.raw.args(state.data, state.obj)) };
+        }
+    }
+}

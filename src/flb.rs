@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! File-Lifecycle-Bound objects: state that all files of a type share.
+//!
+//! An FLB is made with the first preserved file of any handler that it is linked to, and unmade
+//! with the last; it is handed over by the kexec; in the new kernel it is there as soon as somebody
+//! asks, be it a driver before user space runs; and it ends with the last of the files.
+
+pub(crate) mod incoming;
+pub(crate) mod outgoing;
+mod table;
+
+pub use incoming::IncomingRef;
+pub use outgoing::OutgoingRef;
+pub(crate) use table::{init, IncomingTable, Table};
+
+use crate::{
+    handler,
+    handover::luo::{Compatible, FlbSer},
+    module_ref::Owner,
+};
+use incoming::Incoming;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{Arc, Mutex},
+};
+use outgoing::Outgoing;
+
+/// A kind of state that files share.
+///
+/// Callbacks may sleep. They are called with a lock of the FLB held and must not ask for the same
+/// FLB.
+pub trait Flb: Send + Sync + 'static {
+    /// The state in the old kernel. To drop it is to unpreserve it.
+    type Outgoing: Send + Sync + Unpin;
+    /// The state in the new kernel.
+    type Incoming: Send + Sync + Unpin;
+
+    /// The compatible string by which the next kernel finds the FLB. It stands for the layout of
+    /// its data, too.
+    fn compatible(&self) -> Compatible;
+
+    /// Makes the state, with the first file.
+    fn preserve(&self) -> Result<Self::Outgoing>;
+
+    /// What the next kernel finds the data by. Called in the kexec: light, and cannot fail.
+    fn data(&self, state: &Self::Outgoing) -> u64;
+
+    /// Makes the state of `data`, which the previous kernel's [`Self::data`] returned. It is input:
+    /// it may be anything. Called once; the error is remembered.
+    fn retrieve(&self, data: u64) -> Result<Self::Incoming>;
+
+    /// Ends the state: the last file is finished.
+    fn finish(&self, state: Self::Incoming);
+}
+
+/// A registered FLB.
+#[pin_data]
+pub(crate) struct Object<T: Flb> {
+    flb: T,
+    owner: Owner,
+    #[pin]
+    outgoing: Mutex<Outgoing<T>>,
+    #[pin]
+    incoming: Mutex<Incoming<T>>,
+}
+
+/// What a preserved or retrieved file does with an FLB, of whatever kind.
+pub(crate) trait AnyFlb: Send + Sync {
+    /// The compatible string.
+    fn compatible(&self) -> Compatible;
+    /// A file that depends on it is preserved.
+    fn file_preserved(&self) -> Result;
+    /// A file that depends on it is unpreserved.
+    fn file_unpreserved(&self);
+    /// A file that depends on it is finished.
+    fn file_finished(&self);
+    /// Describes it to the next kernel, if there is something to describe.
+    fn serialize(&self) -> Option<FlbSer>;
+    /// Number of files that depend on it: to be handed over, and handed over.
+    fn counts(&self) -> (u64, u64);
+}
+
+/// An FLB that is registered until this is dropped. Handlers that it is linked to keep it.
+pub struct Registration<T: Flb>(Arc<Object<T>>);
+
+impl<T: Flb> Registration<T> {
+    /// Registers an FLB that lives in `module`, for the files of `handlers`.
+    ///
+    /// Fails with `EEXIST` if its compatible string is taken, with `ENOSPC` if there are too many.
+    pub fn new(
+        flb: T,
+        module: &'static ThisModule,
+        handlers: &[&handler::Registration],
+    ) -> Result<Self> {
+        let registration = Self::with_owner(flb, module.into())?;
+        for handler in handlers {
+            handler.link(registration.any())?;
+        }
+        Ok(registration)
+    }
+
+    /// As [`Self::new`], for no handler yet.
+    pub(crate) fn with_owner(flb: T, owner: Owner) -> Result<Self> {
+        let object = Arc::pin_init(
+            try_pin_init!(Object {
+                flb,
+                owner,
+                outgoing <- new_mutex!(Outgoing::new()),
+                incoming <- new_mutex!(Incoming::new()),
+            }),
+            GFP_KERNEL,
+        )?;
+        Table::add(object.clone())?;
+        Ok(Self(object))
+    }
+
+    /// The FLB, of whatever kind.
+    pub(crate) fn any(&self) -> Arc<dyn AnyFlb> {
+        self.0.clone()
+    }
+
+    /// The object itself.
+    pub(crate) fn object(&self) -> &Arc<Object<T>> {
+        &self.0
+    }
+
+    /// The state of the old kernel, for as long as the reference lives.
+    ///
+    /// Fails with `ENOENT` while no file that depends on it is preserved.
+    pub fn outgoing(&self) -> Result<OutgoingRef<T>> {
+        outgoing::get(&self.0)
+    }
+
+    /// The state that the previous kernel handed over, for as long as the reference lives. Makes it
+    /// of the data if nobody has yet.
+    ///
+    /// Fails with `ENODATA` if nothing was handed over or it is finished, with `ENOENT` if this was
+    /// not, and with the error of [`Flb::retrieve`], which is final.
+    pub fn incoming(&self) -> Result<IncomingRef<T>> {
+        incoming::get(&self.0)
+    }
+}
+
+impl<T: Flb> Drop for Registration<T> {
+    fn drop(&mut self) {
+        let any = self.any();
+        handler::unlink_all(&any.compatible());
+        Table::remove(&any);
+    }
+}
+
+impl<T: Flb> AnyFlb for Object<T> {
+    fn compatible(&self) -> Compatible {
+        self.flb.compatible()
+    }
+
+    fn file_preserved(&self) -> Result {
+        outgoing::add_file(self)
+    }
+
+    fn file_unpreserved(&self) {
+        outgoing::remove_file(self);
+    }
+
+    fn file_finished(&self) {
+        incoming::remove_file(self);
+    }
+
+    fn serialize(&self) -> Option<FlbSer> {
+        outgoing::serialize(self)
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (outgoing::count(self), incoming::count(self))
+    }
+}

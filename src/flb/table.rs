@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All FLBs: those that are registered, and those that the previous kernel handed over.
+
+use super::AnyFlb;
+use crate::{
+    handover::{
+        luo::{Compatible, FlbHeaderSer, FlbSer},
+        Malformed, Page, Source, PAGE_SIZE,
+    },
+    kho::{self, Incoming, PreservedPage, RestoredPages},
+};
+use core::mem::{offset_of, size_of};
+use kernel::{
+    prelude::*,
+    sync::{global_lock, Arc},
+};
+
+/// The most FLBs that there can be: so many fit into the page that hands them over.
+const MAX: usize = (PAGE_SIZE - size_of::<FlbHeaderSer>()) / size_of::<FlbSer>();
+
+/// What the registry's lock protects.
+pub(crate) struct Inner {
+    registered: KVec<Arc<dyn AnyFlb>>,
+    incoming: Option<IncomingTable>,
+}
+
+global_lock! {
+    // SAFETY: Initialized in the module's init, before anything else.
+    unsafe(uninit) static FLBS: Mutex<Inner> = Inner {
+        registered: KVec::new(),
+        incoming: None,
+    };
+}
+
+/// Makes the registry ready for use.
+///
+/// # Safety
+///
+/// To be called once, before anything else of this room.
+pub(crate) unsafe fn init() {
+    // SAFETY: By the contract of this function.
+    unsafe { FLBS.init() };
+}
+
+/// The registry. Its lock is taken after that of an FLB's incoming state, and before that of its
+/// outgoing state.
+pub(crate) struct Table;
+
+impl Table {
+    /// Registers an FLB.
+    pub(super) fn add(flb: Arc<dyn AnyFlb>) -> Result {
+        let compatible = flb.compatible();
+        let mut flbs = FLBS.lock();
+        if flbs.registered.len() >= MAX {
+            return Err(ENOSPC);
+        }
+        if flbs.registered.iter().any(|other| other.compatible() == compatible) {
+            return Err(EEXIST);
+        }
+        flbs.registered.push(flb, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Unregisters an FLB.
+    pub(super) fn remove(flb: &Arc<dyn AnyFlb>) {
+        let compatible = flb.compatible();
+        let mut flbs = FLBS.lock();
+        flbs.registered.retain(|other| other.compatible() != compatible);
+    }
+
+    /// Says what the previous kernel handed over, or takes it back.
+    pub(crate) fn set_incoming(table: Option<IncomingTable>) {
+        FLBS.lock().incoming = table;
+    }
+
+    /// What the previous kernel handed over for the FLB called `compatible`: `ENODATA` if it handed
+    /// over none at all, `ENOENT` if not this one.
+    pub(super) fn incoming_data(compatible: &Compatible) -> Result<u64> {
+        let flbs = FLBS.lock();
+        let table = flbs.incoming.as_ref().ok_or(ENODATA)?;
+        table.find(compatible).map(|i| table.entries[i].data).ok_or(ENOENT)
+    }
+
+    /// How many files that depend on it are not finished.
+    pub(super) fn incoming_files(compatible: &Compatible) -> u64 {
+        let flbs = FLBS.lock();
+        flbs.incoming.as_ref().map_or(0, |table| {
+            table.find(compatible).map_or(0, |i| table.entries[i].count)
+        })
+    }
+
+    /// Notes that a file that depends on it is finished. `false` if it was not handed over.
+    pub(super) fn finish_file(compatible: &Compatible) -> bool {
+        FLBS.lock()
+            .incoming
+            .as_mut()
+            .is_some_and(|table| table.finish_file(compatible))
+    }
+
+    /// Writes all FLBs that there are files for to `page`, for the next kernel.
+    pub(crate) fn serialize(page: &mut PreservedPage) -> Result {
+        let flbs = FLBS.lock();
+        let mut count = 0;
+        for ser in flbs.registered.iter().filter_map(|flb| flb.serialize()) {
+            let start = size_of::<FlbHeaderSer>() + count * size_of::<FlbSer>();
+            let to = page.0.get_mut(start..).ok_or(ENOSPC)?;
+            ser.write_to_prefix(to).map_err(|_| ENOSPC)?;
+            count += 1;
+        }
+        let header = FlbHeaderSer {
+            nr_pages: 1,
+            count: count as u64,
+        };
+        header.write_to_prefix(&mut page.0).map_err(|_| EINVAL)
+    }
+
+    /// All registered FLBs.
+    pub(crate) fn registered() -> Result<KVec<Arc<dyn AnyFlb>>> {
+        let flbs = FLBS.lock();
+        let mut all = KVec::with_capacity(flbs.registered.len(), GFP_KERNEL)?;
+        for flb in flbs.registered.iter() {
+            all.push(flb.clone(), GFP_KERNEL)?;
+        }
+        Ok(all)
+    }
+}
+
+/// What the previous kernel handed over, a copy of it.
+pub(crate) struct IncomingTable {
+    pa: u64,
+    entries: KVec<FlbSer>,
+}
+
+impl IncomingTable {
+    /// Reads the table at `pa`, of any value but 0.
+    pub(crate) fn read(pa: u64, scratch: &mut Page) -> Result<Self, Malformed> {
+        if !Incoming.read(pa, scratch) {
+            return Err(Malformed::NotPreserved(pa));
+        }
+        let (header, rest) =
+            FlbHeaderSer::read_from_prefix(&scratch.0).map_err(|_| Malformed::NotPreserved(pa))?;
+        let count = usize::try_from(header.count)
+            .ok()
+            .filter(|&count| count <= MAX)
+            .ok_or(Malformed::Count(header.count))?;
+        let (all, _) = <[FlbSer]>::ref_from_prefix_with_elems(rest, count)
+            .map_err(|_| Malformed::Count(header.count))?;
+        let mut entries = KVec::new();
+        for entry in all {
+            let mut entry = entry.clone();
+            entry.compatible = entry.compatible.normalized();
+            entries
+                .push(entry, GFP_KERNEL)
+                .map_err(|_| Malformed::Field("FLBs: no memory to read them"))?;
+        }
+        Ok(Self { pa, entries })
+    }
+
+    /// The number of the entry called `compatible`.
+    fn find(&self, compatible: &Compatible) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.compatible == *compatible)
+    }
+
+    /// One file less, here and in the previous kernel's account, so that a newer module that takes
+    /// over finds it right. Frees that account with the last one.
+    fn finish_file(&mut self, compatible: &Compatible) -> bool {
+        let Some(i) = self.find(compatible) else {
+            return false;
+        };
+        let entry = &mut self.entries[i];
+        let Some(left) = entry.count.checked_sub(1) else {
+            return false;
+        };
+        entry.count = left;
+        let start = size_of::<FlbHeaderSer>() + i * size_of::<FlbSer>();
+        kho::write_incoming(self.pa, start + offset_of!(FlbSer, count), left.as_bytes());
+        if self.entries.iter().all(|entry| entry.count == 0) {
+            drop(RestoredPages::claim(self.pa, 0));
+        }
+        true
+    }
+}
