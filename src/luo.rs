@@ -25,6 +25,7 @@ mod memfd;
 mod module_ref;
 mod ordered_map;
 mod session;
+mod trace;
 mod uapi;
 
 pub use handover::luo::Compatible;

@@ -119,14 +119,15 @@ impl<K: Ord + Copy, V> OrderedMap<K, V> {
         self.values.values_mut().map(|(key, value)| (*key, value))
     }
 
-    /// Calls `visit` for each value in reverse order, with the number of values before it.
-    pub(crate) fn for_each_rev(&mut self, mut visit: impl FnMut(usize, &V)) {
+    /// Calls `visit` for each value in reverse order, with the number of values before it and
+    /// its key.
+    pub(crate) fn for_each_rev(&mut self, mut visit: impl FnMut(usize, K, &V)) {
         let mut before = self.len;
         let mut cursor = self.values.cursor_back_mut();
         while let Some(at) = cursor {
-            let (_, (_, value)) = at.current();
+            let (_, (key, value)) = at.current();
             before -= 1;
-            visit(before, value);
+            visit(before, *key, value);
             cursor = at.move_prev();
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     log::warn_limited,
     module_ref::ModuleRef,
     ordered_map::OrderedMap,
+    trace::{self, Step},
     uapi::{self, FdEntry, GetState, Request, SessionEntry, TokenFd, SESSION_F_ORDERED},
 };
 use kernel::{
@@ -113,7 +114,8 @@ impl IncomingSession {
             return Err(EBUSY);
         }
         let file = inner.files.get_mut(&token).ok_or(ENOENT)?;
-        file.retrieve().inspect_err(|err| {
+        let retrieved = trace::step(Step::Retrieve, &self.name, token, || file.retrieve());
+        retrieved.inspect_err(|err| {
             let advice = if *err == ENOENT {
                 "load the module that handles it and try again"
             } else {
@@ -154,8 +156,8 @@ impl IncomingSession {
         if let Some(record) = inner.record.take() {
             record.forget();
         }
-        while let Some((_, file)) = inner.files.pop() {
-            file.finish();
+        while let Some((token, file)) = inner.files.pop() {
+            trace::sure_step(Step::Finish, &self.name, token, || file.finish());
         }
         Ok(())
     }

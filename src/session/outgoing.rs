@@ -10,6 +10,7 @@ use crate::{
     kho::BlockChain,
     log::warn_limited,
     ordered_map::{OrderedMap, Slot},
+    trace::{self, Step},
     uapi::{self, FdEntry, GetState, Request, SessionEntry, Token, TokenFd, SESSION_F_ORDERED},
 };
 use kernel::{
@@ -124,7 +125,8 @@ impl OutgoingSession {
         let count = inner.files.len();
         let slot = Slot::new()?;
         inner.blocks.reserve(count + 1)?;
-        let file = Preserved::new(fd).and_then(|file| {
+        let file = trace::step(Step::Preserve, &self.name, token, || Preserved::new(fd));
+        let file = file.and_then(|file| {
             respond()?;
             Ok(file)
         });
@@ -151,7 +153,8 @@ impl OutgoingSession {
             return Err(EBUSY);
         }
         // The file goes before the room that it had.
-        drop(inner.files.remove(&arg.token));
+        let file = inner.files.remove(&arg.token);
+        trace::sure_step(Step::Unpreserve, &self.name, arg.token, || drop(file));
         let count = inner.files.len();
         inner.blocks.shrink(count);
         Ok(())
@@ -165,7 +168,8 @@ impl OutgoingSession {
         }
         let mut inner = self.lock();
         for (token, file) in inner.files.iter() {
-            let Err(err) = file.prepare() else { continue };
+            let ready = trace::step(Step::Prepare, &self.name, token, || file.prepare());
+            let Err(err) = ready else { continue };
             warn_limited!(
                 "session {:?}: token {:#x} is not ready for a kexec: {:?}\n",
                 self.name,
@@ -245,8 +249,12 @@ impl OutgoingSession {
         let Inner { files, blocks, .. } = &mut *inner;
         let mut frozen = 0;
         let files_pa = blocks.write(files.iter().map(|(token, file)| {
-            let checked = if prepared { Ok(()) } else { file.prepare() };
-            let ser = checked.and_then(|()| file.freeze(token));
+            let ser = trace::step(Step::Freeze, &self.name, token, || {
+                if !prepared {
+                    file.prepare()?;
+                }
+                file.freeze(token)
+            });
             let ser = ser.inspect_err(|err| {
                 warn_limited!(
                     "session {:?}: token {:#x} refuses the kexec: {:?}\n",
@@ -268,7 +276,7 @@ impl OutgoingSession {
                 }))
             }
             Err(err) => {
-                inner.unfreeze_first(frozen);
+                inner.unfreeze_first(&self.name, frozen);
                 Err(err)
             }
         }
@@ -279,7 +287,7 @@ impl OutgoingSession {
         let mut inner = self.inner.lock();
         if let State::Frozen { prepared } = inner.state {
             let count = inner.files.len();
-            inner.unfreeze_first(count);
+            inner.unfreeze_first(&self.name, count);
             inner.state = if prepared {
                 State::Prepared
             } else {
@@ -303,10 +311,10 @@ impl State {
 
 impl Inner {
     /// Unfreezes the first `count` files, in reverse order.
-    fn unfreeze_first(&mut self, count: usize) {
-        self.files.for_each_rev(|before, file| {
+    fn unfreeze_first(&mut self, session: &SessionName, count: usize) {
+        self.files.for_each_rev(|before, token, file| {
             if before < count {
-                file.unfreeze();
+                trace::sure_step(Step::Unfreeze, session, token, || file.unfreeze());
             }
         });
     }
@@ -336,8 +344,8 @@ impl AnonFile for OutgoingSession {
     fn release(&self) {
         let mut inner = self.lock();
         inner.state = State::Closed;
-        while let Some((_, file)) = inner.files.pop() {
-            drop(file);
+        while let Some((token, file)) = inner.files.pop() {
+            trace::sure_step(Step::Unpreserve, &self.name, token, || drop(file));
         }
         inner.blocks.shrink(0);
         drop(inner);

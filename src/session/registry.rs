@@ -144,7 +144,7 @@ impl OutgoingRegistry {
             set_sessions(root, sessions_pa)
         });
         if let Err(err) = written {
-            sessions.for_each_rev(|_, session| session.unfreeze());
+            sessions.for_each_rev(|_, _, session| session.unfreeze());
             return Err(err);
         }
         inner.frozen = true;
@@ -164,7 +164,7 @@ impl OutgoingRegistry {
         let _ = set_sessions(&mut inner.root, 0);
         inner
             .sessions
-            .for_each_rev(|_, session| session.unfreeze());
+            .for_each_rev(|_, _, session| session.unfreeze());
         inner.frozen = false;
         self.thawed.notify_all();
     }
