@@ -126,7 +126,8 @@ fn killed_in_call(_: &mut Ctx) -> Result<()> {
     };
     memfd::fallocate(&file, 0, 0, LARGE)?;
     data::fill(&file, 10, extent)?;
-    for delay in 0..12 {
+    // The first find it before or within the call, the last behind it.
+    for delay in [0, 2, 4, 8, 12, 16, 24, 32, 64, 128, 256, 512] {
         let child = Child::spawn(|_| {
             let work = || -> Result<Session> {
                 let session = Device::open()?.create_session("large")?;
@@ -136,10 +137,10 @@ fn killed_in_call(_: &mut Ctx) -> Result<()> {
             let _held = work();
             nix::unistd::pause();
         })?;
-        std::thread::sleep(Duration::from_millis(4 * delay));
+        std::thread::sleep(Duration::from_millis(delay));
         child.kill()?;
         memfd::truncate(&file, LARGE + 1)
-            .with_context(|| format!("growing it, killed after {} ms", 4 * delay))?;
+            .with_context(|| format!("growing it, killed after {delay} ms"))?;
         memfd::truncate(&file, LARGE)?;
     }
     data::check(&file, 10, LARGE, &[extent])?;
