@@ -109,16 +109,22 @@ impl Session<'_> {
             return Ok(self.left);
         }
         // Nothing ran: another VM would do no better.
-        for test in std::mem::take(&mut self.left) {
-            let why = if self.booted {
-                why.to_string()
+        let outcome = Outcome::Failed(if self.booted {
+            why.to_string()
+        } else {
+            format!("no boot: {why}")
+        });
+        for (index, test) in self.left.iter().enumerate() {
+            // The console once is enough.
+            let tail = if index == 0 {
+                self.console.tail(TAIL)
             } else {
-                format!("no boot: {why}")
+                &[]
             };
-            self.print(&test, &Outcome::Failed(why), Duration::ZERO);
+            self.tally.add(test, &outcome, Duration::ZERO, tail);
         }
-        self.blame_vm(&others);
-        if !powered_off && others.is_empty() {
+        self.blame_vm(&[mine, others].concat());
+        if !powered_off {
             self.blame_vm(&["it did not power off".to_string()]);
         }
         Ok(Vec::new())

@@ -40,7 +40,11 @@ pub struct Options {
 
 /// Shows it. True when all went well.
 pub fn demo(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> {
-    let data = match (&options.data, &inputs.linux_src) {
+    let wished = options
+        .data
+        .as_ref()
+        .filter(|data| !data.as_os_str().is_empty());
+    let data = match (wished, &inputs.linux_src) {
         (Some(data), _) => data.clone(),
         (None, Some(source)) => source.join("Documentation"),
         (None, None) => {
