@@ -99,10 +99,7 @@ impl<T: AnonFile> Operations<T> {
     /// # Safety
     ///
     /// `file` is the last reference to a file made by [`new`] for `T`.
-    unsafe extern "C" fn release(
-        _inode: *mut bindings::inode,
-        file: *mut bindings::file,
-    ) -> c_int {
+    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: By the function's contract nobody uses the private data after this.
         let object = unsafe { Arc::<T>::from_foreign((*file).private_data) };
         object.release();

@@ -94,7 +94,9 @@ pub(crate) unsafe extern "C" fn liveupdate_register_file_handler(
 
 /// Undoes [`liveupdate_register_file_handler`], and the links of FLBs to the handler.
 #[no_mangle]
-pub(crate) extern "C" fn liveupdate_unregister_file_handler(fh: *mut bindings::liveupdate_file_handler) {
+pub(crate) extern "C" fn liveupdate_unregister_file_handler(
+    fh: *mut bindings::liveupdate_file_handler,
+) {
     let fh = fh as usize;
     let mut registry = REGISTRY.lock();
     let mut i = 0;

@@ -5,8 +5,8 @@
 use crate::{
     flb,
     handover::luo::SessionName,
-    session::{IncomingRegistry, OutgoingRegistry},
     memfd,
+    session::{IncomingRegistry, OutgoingRegistry},
     uapi::{self, GetInfo, NamedSession, Range, Request},
 };
 use kernel::{

@@ -186,9 +186,7 @@ impl Entry {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        HANDLERS
-            .lock()
-            .retain(|entry| !Arc::ptr_eq(entry, &self.0));
+        HANDLERS.lock().retain(|entry| !Arc::ptr_eq(entry, &self.0));
     }
 }
 

@@ -38,7 +38,9 @@ impl Limit {
     /// Whether a line may be written now.
     pub(crate) fn permits(&self) -> bool {
         EPOCH.populate(Instant::now());
-        let now = EPOCH.as_ref().map_or(0, |epoch| epoch.elapsed().as_millis());
+        let now = EPOCH
+            .as_ref()
+            .map_or(0, |epoch| epoch.elapsed().as_millis());
         if now - self.begin.load(Relaxed) > INTERVAL_MS {
             self.begin.store(now, Relaxed);
             self.lines.store(0, Relaxed);

@@ -18,7 +18,10 @@ enum Stage<T: Flb> {
     /// Nobody has asked for it.
     Unasked,
     /// It was made of its data.
-    Live { state: T::Incoming, _module: ModuleRef },
+    Live {
+        state: T::Incoming,
+        _module: ModuleRef,
+    },
     /// It could not be made.
     Failed(Error),
     /// The last file is finished.

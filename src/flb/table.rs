@@ -55,7 +55,11 @@ impl Table {
         if flbs.registered.len() >= MAX {
             return Err(ENOSPC);
         }
-        if flbs.registered.iter().any(|other| other.compatible() == compatible) {
+        if flbs
+            .registered
+            .iter()
+            .any(|other| other.compatible() == compatible)
+        {
             return Err(EEXIST);
         }
         flbs.registered.push(flb, GFP_KERNEL)?;
@@ -66,7 +70,8 @@ impl Table {
     pub(super) fn remove(flb: &Arc<dyn AnyFlb>) {
         let compatible = flb.compatible();
         let mut flbs = FLBS.lock();
-        flbs.registered.retain(|other| other.compatible() != compatible);
+        flbs.registered
+            .retain(|other| other.compatible() != compatible);
     }
 
     /// Says what the previous kernel handed over, or takes it back.
@@ -79,7 +84,10 @@ impl Table {
     pub(super) fn incoming_data(compatible: &Compatible) -> Result<u64> {
         let flbs = FLBS.lock();
         let table = flbs.incoming.as_ref().ok_or(ENODATA)?;
-        table.find(compatible).map(|i| table.entries[i].data).ok_or(ENOENT)
+        table
+            .find(compatible)
+            .map(|i| table.entries[i].data)
+            .ok_or(ENOENT)
     }
 
     /// How many files that depend on it are not finished.
@@ -159,7 +167,9 @@ impl IncomingTable {
 
     /// The number of the entry called `compatible`.
     fn find(&self, compatible: &Compatible) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.compatible == *compatible)
+        self.entries
+            .iter()
+            .position(|entry| entry.compatible == *compatible)
     }
 
     /// One file less, here and in the previous kernel's account, so that a newer module that takes

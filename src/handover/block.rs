@@ -47,9 +47,7 @@ pub(crate) fn set_entry<T: Entry>(page: &mut Page, slot: usize, value: &T) -> Op
     if slot >= capacity::<T>() {
         return None;
     }
-    value
-        .write_to(page.0.get_mut(range::<T>(slot))?)
-        .ok()
+    value.write_to(page.0.get_mut(range::<T>(slot))?).ok()
 }
 
 /// The header of a page.

@@ -83,7 +83,8 @@ impl VmallocSer {
             if !source.read(pa, scratch) {
                 return Err(Malformed::NotPreserved(pa).into());
             }
-            let chunk = Chunk::ref_from_bytes(&scratch.0).map_err(|_| Malformed::NotPreserved(pa))?;
+            let chunk =
+                Chunk::ref_from_bytes(&scratch.0).map_err(|_| Malformed::NotPreserved(pa))?;
             visit(Piece::Chunk(pa))?;
             let full = chunk.pages.iter().all(|&page| page != 0);
             for &page in chunk.pages.iter().take_while(|&&page| page != 0) {

@@ -24,11 +24,13 @@ impl Pinned {
     /// The offset in the file, in pages.
     fn index(&self) -> u64 {
         // SAFETY: By the type invariant the folio is valid and stays in the page cache.
-        unsafe { (*self.0.as_ptr())
+        unsafe {
+            (*self.0.as_ptr())
                 .__bindgen_anon_1
                 .__bindgen_anon_1
                 .__bindgen_anon_2
-                .index as u64 }
+                .index as u64
+        }
     }
 
     /// Number of pages.

@@ -72,15 +72,16 @@ impl NewMemfd {
     pub(super) fn new(memfd: &MemfdSer) -> Result<Self> {
         // Sealing against execution seals an executable file against writes, too. So one that is
         // sealed against the first alone was made without permission to execute.
-        let noexec = memfd.seals & (bindings::F_SEAL_EXEC | bindings::F_SEAL_WRITE)
-            == bindings::F_SEAL_EXEC;
+        let noexec =
+            memfd.seals & (bindings::F_SEAL_EXEC | bindings::F_SEAL_WRITE) == bindings::F_SEAL_EXEC;
         let flags = if noexec {
             bindings::MFD_NOEXEC_SEAL
         } else {
             bindings::MFD_ALLOW_SEALING
         };
         // SAFETY: The name ends with a zero.
-        let file = from_err_ptr(unsafe { bindings::memfd_alloc_file(c"memfd:".as_char_ptr(), flags) })?;
+        let file =
+            from_err_ptr(unsafe { bindings::memfd_alloc_file(c"memfd:".as_char_ptr(), flags) })?;
         // SAFETY: The file is new, with one reference, which becomes that of the `ARef`; nobody is
         // inside fdget_pos().
         let file: ARef<File> = unsafe { ARef::from_raw(NonNull::new(file).ok_or(ENOMEM)?.cast()) };
@@ -112,8 +113,7 @@ impl NewMemfd {
             to_result(bindings::mem_cgroup_charge(folio, null_mut(), gfp))?;
             to_result(bindings::shmem_inode_acct_blocks(inode, restored.nr_pages))?;
             let index = restored.index as usize;
-            let added =
-                bindings::shmem_add_to_page_cache(folio, mapping, index, null_mut(), gfp);
+            let added = bindings::shmem_add_to_page_cache(folio, mapping, index, null_mut(), gfp);
             // On failure this takes the accounting back: the page is not there.
             bindings::shmem_recalc_inode(inode, restored.nr_pages, 0);
             to_result(added)?;

@@ -58,7 +58,10 @@ impl From<Refusal> for Error {
                 EINVAL
             }
             Refusal::UnknownSeals(seals) => {
-                pr_err!("a memfd of the previous kernel has unknown seals: {:#x}\n", seals);
+                pr_err!(
+                    "a memfd of the previous kernel has unknown seals: {:#x}\n",
+                    seals
+                );
                 EOPNOTSUPP
             }
             Refusal::Failed(err) => err,

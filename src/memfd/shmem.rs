@@ -22,9 +22,7 @@ use kernel::{
 /// Whether `file` is on tmpfs and has no name: a memfd, or as good as one.
 pub(super) fn is_nameless(file: &File) -> bool {
     // SAFETY: The file is open, so that it has an inode, and both are valid.
-    unsafe {
-        bindings::shmem_file(file.as_ptr()) && (*inode(file)).__bindgen_anon_1.i_nlink == 0
-    }
+    unsafe { bindings::shmem_file(file.as_ptr()) && (*inode(file)).__bindgen_anon_1.i_nlink == 0 }
 }
 
 /// The identity of `file`: that of its inode, however often it is opened.

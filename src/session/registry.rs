@@ -228,7 +228,13 @@ impl IncomingRegistry {
         }
         let session = IncomingSession::new(name, record, files, self.clone())?;
         let slot = Slot::new()?;
-        if self.inner.lock().sessions.push(slot, name, session).is_err() {
+        if self
+            .inner
+            .lock()
+            .sessions
+            .push(slot, name, session)
+            .is_err()
+        {
             pr_err!(
                 "the previous kernel has two sessions {:?}: the second is refused\n",
                 name
