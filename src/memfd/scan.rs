@@ -77,6 +77,10 @@ impl Contents {
             self.holes.push(hole.start..start);
             hole.start = start;
             self.folios.add(batch, &mut hole.start)?;
+            if hole.start == start {
+                // Nothing was pinned of what is there: never to be tried without end.
+                return Err(EIO);
+            }
         }
         Ok(())
     }

@@ -104,20 +104,22 @@ impl OutgoingSession {
     /// PRESERVE_FD
     fn preserve_fd(&self, request: &Request) -> Result {
         let arg: TokenFd = request.read()?;
-        self.preserve(arg.fd, arg.token, || request.respond(&arg))
-            .inspect_err(|err| {
-                warn_limited!(
-                    "session {:?}: cannot preserve fd {} as token {:#x}: {:?}\n",
-                    self.name,
-                    arg.fd,
-                    arg.token,
-                    err
-                );
-            })
+        // The answer says nothing new. So it is given first: where it cannot be written, nothing
+        // was preserved.
+        request.respond(&arg)?;
+        self.preserve(arg.fd, arg.token).inspect_err(|err| {
+            warn_limited!(
+                "session {:?}: cannot preserve fd {} as token {:#x}: {:?}\n",
+                self.name,
+                arg.fd,
+                arg.token,
+                err
+            );
+        })
     }
 
-    /// Preserves the file behind `fd`, if `respond` agrees in the end.
-    fn preserve(&self, fd: i32, token: u64, respond: impl FnOnce() -> Result) -> Result {
+    /// Preserves the file behind `fd`.
+    fn preserve(&self, fd: i32, token: u64) -> Result {
         let mut inner = self.lock_for_change()?;
         if inner.files.contains(&token) {
             return Err(EEXIST);
@@ -125,12 +127,7 @@ impl OutgoingSession {
         let count = inner.files.len();
         let slot = Slot::new()?;
         inner.blocks.reserve(count + 1)?;
-        let file = trace::step(Step::Preserve, &self.name, token, || Preserved::new(fd));
-        let file = file.and_then(|file| {
-            respond()?;
-            Ok(file)
-        });
-        match file {
+        match trace::step(Step::Preserve, &self.name, token, || Preserved::new(fd)) {
             Ok(file) => inner.files.push(slot, token, file).map_err(|_| EEXIST),
             Err(err) => {
                 inner.blocks.shrink(count);
@@ -166,22 +163,31 @@ impl OutgoingSession {
         if arg.reserved != 0 {
             return Err(EINVAL);
         }
-        let mut inner = self.lock();
-        for (token, file) in inner.files.iter() {
-            let ready = trace::step(Step::Prepare, &self.name, token, || file.prepare());
-            let Err(err) = ready else { continue };
-            warn_limited!(
-                "session {:?}: token {:#x} is not ready for a kexec: {:?}\n",
-                self.name,
-                token,
-                err
-            );
-            arg.token = token;
-            request.respond(&arg)?;
-            return Err(err);
-        }
+        // The good answer is given first: where none can be written, nothing was prepared.
         arg.token = 0;
         request.respond(&arg)?;
+        let Err((token, err)) = self.prepare_files() else {
+            return Ok(());
+        };
+        warn_limited!(
+            "session {:?}: token {:#x} is not ready for a kexec: {:?}\n",
+            self.name,
+            token,
+            err
+        );
+        arg.token = token;
+        request.respond(&arg)?;
+        Err(err)
+    }
+
+    /// Checks all files, and closes the session for changes if every one of them is ready. Or names
+    /// the one that is not.
+    fn prepare_files(&self) -> Result<(), (u64, Error)> {
+        let mut inner = self.lock();
+        for (token, file) in inner.files.iter() {
+            trace::step(Step::Prepare, &self.name, token, || file.prepare())
+                .map_err(|err| (token, err))?;
+        }
         inner.state = State::Prepared;
         Ok(())
     }
