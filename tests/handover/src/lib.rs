@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's `handover` room, compiled on the host, and what it takes to attack it.
+//!
+//! What a kernel leaves for the next one is input there: it may have been written by another version, or be damaged,
+//! or hostile. The sources under test are those of the module itself, not a copy.
+//!
+//! - [`memory`] is a physical memory, of which KHO preserves some pages;
+//! - [`write`](mod@write) fills it as the previous kernel does;
+//! - [`reader`] reads all of it as the module does, and checks every invariant that `handover` promises.
+//!
+//! The tests are in `src/tests`, a file per structure. `stress_long` there wants minutes, and is asked for by name:
+//!
+//! ```sh
+//! cargo test --release -p luo-handover -- --ignored --nocapture stress_long
+//! ```
+//!
+//! `LUO_STRESS_SEED` and `LUO_STRESS_ITERATIONS` replace its seed and its number of rounds.
+
+// The module uses what is not used here, and the reverse.
+#[allow(dead_code)]
+// Formatted with the module, by the kernel's rules.
+#[rustfmt::skip]
+#[path = "../../../src/handover/mod.rs"]
+mod handover;
+
+pub mod memory;
+pub mod reader;
+pub mod write;
+
+#[cfg(test)]
+mod tests;
