@@ -13,9 +13,9 @@ PATHS := set -a; . $(BUILD)/paths; set +a;
 CARGO := cargo
 HARNESS = $(CARGO) run --quiet --release --manifest-path tools/Cargo.toml -p harness --
 
-# Sources of the module, as rustfmt sees them. Its own tests and tools are
-# Cargo workspaces with rules of their own.
-MODULE_RS = $(shell find src samples -name '*.rs' 2>/dev/null)
+# For rustfmt, which finds the rest of the module from its root. The tools and
+# tests are Cargo workspaces.
+MODULE_RS = src/luo.rs $(shell find samples -name '*.rs' 2>/dev/null)
 WORKSPACES = $(shell grep -ls '^\[workspace\]' tools/Cargo.toml tests/*/Cargo.toml)
 
 # Only what runs a virtual machine wants QEMU.
