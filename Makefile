@@ -11,12 +11,12 @@ BUILD := $(CURDIR)/build
 # Reads build/paths into the environment of the rest of the recipe's line.
 PATHS := set -a; . $(BUILD)/paths; set +a;
 CARGO := cargo
-HARNESS = $(CARGO) run --quiet --release --manifest-path tools/Cargo.toml -p harness --
+# The one workspace of all that Cargo builds, tests/ included.
+WORKSPACE := --manifest-path tools/Cargo.toml
+HARNESS = $(CARGO) run --quiet --release $(WORKSPACE) -p harness --
 
-# For rustfmt, which finds the rest of the module from its root. The tools and
-# tests are Cargo workspaces.
+# For rustfmt, which finds the rest of the module from its root.
 MODULE_RS = src/luo.rs $(shell find samples -name '*.rs' 2>/dev/null)
-WORKSPACES = $(shell grep -ls '^\[workspace\]' tools/Cargo.toml tests/*/Cargo.toml)
 
 # Only what runs a virtual machine wants QEMU.
 VM_GOALS := demo check check-vm bench
@@ -43,8 +43,8 @@ module: setup
 
 # For the user of the module: without what is for the tests.
 tools:
-	$(CARGO) build --release --manifest-path tools/Cargo.toml --workspace \
-		--exclude harness --exclude luo-vm
+	$(CARGO) build --release $(WORKSPACE) --workspace \
+		--exclude harness --exclude luo-vm --exclude luo-handover
 
 paths: setup
 	@cat $(BUILD)/paths
@@ -73,18 +73,14 @@ clippy: setup
 	@mkdir -p $(BUILD)/clippy
 	@$(PATHS) $(MAKE) --no-print-directory -C "$$LINUX_BUILD" \
 		M=$(CURDIR) MO=$(BUILD)/clippy CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
-	@set -e; for manifest in $(WORKSPACES); do \
-		$(CARGO) clippy --manifest-path $$manifest --workspace --all-targets -- -D warnings; \
-	done
+	@$(CARGO) clippy $(WORKSPACE) --workspace --all-targets -- -D warnings
 
 fmt: RUSTFMT_MODE :=
 fmt-check: RUSTFMT_MODE := --check
 fmt fmt-check: setup
 	@$(PATHS) rustfmt $(RUSTFMT_MODE) --edition 2021 \
 		--config-path "$$LINUX_SRC/.rustfmt.toml" $(MODULE_RS)
-	@set -e; for manifest in $(WORKSPACES); do \
-		$(CARGO) fmt --manifest-path $$manifest --all $(RUSTFMT_MODE); \
-	done
+	@$(CARGO) fmt $(WORKSPACE) --all $(RUSTFMT_MODE)
 
 # rustdoc has no M= of its own: it takes what the build passed to rustc, which
 # Kbuild keeps beside the object, without what rustc alone knows.
@@ -93,7 +89,7 @@ docs: module
 		-e 's/ rustc / rustdoc --document-private-items -o ..\/docs /' \
 		-e 's/ -Zbinary_dep_depinfo=y//; s/ --remap-path[^ ]*//g; s/ --emit=[^ ]*//g; s/ --out-dir [^ ]*//' \
 		-e 's/^savedcmd_[^ ]* := //p' src/.luo.o.cmd)"
-	@$(CARGO) doc --no-deps --manifest-path tools/Cargo.toml --workspace
+	@$(CARGO) doc --no-deps $(WORKSPACE) --workspace
 	@echo "docs: $(BUILD)/docs/luo/index.html (module), tools/target/doc/liveupdate/index.html (client library)"
 
 # ---- The rest ----------------------------------------------------------------
@@ -102,7 +98,7 @@ clean:
 	rm -rf $(BUILD)
 
 distclean: clean
-	rm -rf $(foreach manifest,$(WORKSPACES),$(dir $(manifest))target)
+	rm -rf tools/target
 	@echo "The cache of kernels stays for other clones. To remove it too: make clean-cache"
 
 clean-cache:
