@@ -5,8 +5,10 @@
 mod basic;
 mod client;
 mod common;
+mod cross;
 mod device;
 mod direction;
+mod extensions;
 mod fds;
 mod frozen;
 mod handover;
@@ -27,8 +29,10 @@ use luo_vm_protocol::TestInfo;
 const MODULES: &[(&str, &[Test])] = &[
     ("basic", basic::TESTS),
     ("client", client::TESTS),
+    ("cross", cross::TESTS),
     ("device", device::TESTS),
     ("direction", direction::TESTS),
+    ("extensions", extensions::TESTS),
     ("fds", fds::TESTS),
     ("frozen", frozen::TESTS),
     ("handover", handover::TESTS),

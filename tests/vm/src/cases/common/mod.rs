@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod data;
+pub mod ext;
 pub mod luo;
 pub mod memfd;
 pub mod pages;
