@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The FLBs: "x" of both kinds of files, "y" of kind a only.
+ */
+
+#include "recorder.h"
+
+#include <linux/debugfs.h>
+#include <linux/err.h>
+#include <linux/io.h>
+#include <linux/module.h>
+#include <linux/uaccess.h>
+
+#define NR_FLBS	2
+
+static struct liveupdate_flb flbs[NR_FLBS];
+static u64 next_value = 100;
+
+static unsigned int number_of(struct liveupdate_flb *flb)
+{
+	return flb - flbs;
+}
+
+/* Notes "x.CALLBACK", and says with what it fails. */
+static int note(struct liveupdate_flb *flb, const char *callback)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "%c.%s", 'x' + number_of(flb), callback);
+	rec_log("%s\n", name);
+	return rec_fails(name);
+}
+
+static int flb_preserve(struct liveupdate_flb_op_args *args)
+{
+	struct rec_page *page;
+	int err = note(args->flb, "preserve");
+
+	if (err)
+		return err;
+	page = rec_page_new(next_value++, number_of(args->flb));
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	args->data = virt_to_phys(page);
+	args->obj = page;
+	return 0;
+}
+
+static void flb_unpreserve(struct liveupdate_flb_op_args *args)
+{
+	note(args->flb, "unpreserve");
+	WARN_ON(virt_to_phys(args->obj) != args->data);
+	rec_page_unpreserve(args->obj);
+}
+
+static int flb_retrieve(struct liveupdate_flb_op_args *args)
+{
+	struct rec_page *page = rec_page_find(args->data);
+	int err = note(args->flb, "retrieve");
+
+	if (err)
+		return err;
+	if (!page || page->kind != number_of(args->flb))
+		return -EBADMSG;
+	args->obj = page;
+	return 0;
+}
+
+static void flb_finish(struct liveupdate_flb_op_args *args)
+{
+	note(args->flb, "finish");
+	rec_page_free(args->obj);
+}
+
+static const struct liveupdate_flb_ops ops = {
+	.preserve = flb_preserve,
+	.unpreserve = flb_unpreserve,
+	.retrieve = flb_retrieve,
+	.finish = flb_finish,
+	.owner = THIS_MODULE,
+};
+
+static struct liveupdate_flb flbs[NR_FLBS] = {
+	{ .ops = &ops, .compatible = "luo-recorder-x-v1" },
+	{ .ops = &ops, .compatible = "luo-recorder-y-v1" },
+};
+
+/* A side of FLB x: how it is taken, and given back. */
+struct side {
+	int (*get)(struct liveupdate_flb *flb, void **objp);
+	void (*put)(struct liveupdate_flb *flb);
+};
+
+static const struct side incoming = { liveupdate_flb_get_incoming, liveupdate_flb_put_incoming };
+static const struct side outgoing = { liveupdate_flb_get_outgoing, liveupdate_flb_put_outgoing };
+
+static ssize_t value_read(struct file *file, char __user *to, size_t size, loff_t *pos)
+{
+	const struct side *side = file->private_data;
+	struct rec_page *page;
+	char line[24];
+	void *obj;
+	int len;
+	int err = side->get(&flbs[0], &obj);
+
+	if (err)
+		return err;
+	page = obj;
+	len = scnprintf(line, sizeof(line), "%llu\n", page->id);
+	side->put(&flbs[0]);
+	return simple_read_from_buffer(to, size, pos, line, len);
+}
+
+static ssize_t value_write(struct file *file, const char __user *from, size_t size, loff_t *pos)
+{
+	const struct side *side = file->private_data;
+	unsigned int take;
+	void *obj;
+	int err = kstrtouint_from_user(from, size, 0, &take);
+
+	if (err)
+		return err;
+	if (!take) {
+		side->put(&flbs[0]);
+		return size;
+	}
+	err = side->get(&flbs[0], &obj);
+	return err ?: size;
+}
+
+static const struct file_operations value_fops = {
+	.owner = THIS_MODULE,
+	.open = simple_open,
+	.read = value_read,
+	.write = value_write,
+};
+
+int rec_flbs_init(struct dentry *dir)
+{
+	int err;
+
+	for (unsigned int kind = 0; kind < REC_KINDS; kind++) {
+		/* Kind a has both, kind b the first. */
+		for (unsigned int i = 0; i < NR_FLBS - kind; i++) {
+			err = liveupdate_register_flb(rec_handler(kind), &flbs[i]);
+			if (err) {
+				rec_flbs_exit();
+				return err;
+			}
+		}
+	}
+	debugfs_create_file("incoming", 0600, dir, (void *)&incoming, &value_fops);
+	debugfs_create_file("outgoing", 0600, dir, (void *)&outgoing, &value_fops);
+	return 0;
+}
+
+void rec_flbs_exit(void)
+{
+	for (unsigned int kind = 0; kind < REC_KINDS; kind++)
+		for (unsigned int i = NR_FLBS - kind; i--;)
+			liveupdate_unregister_flb(rec_handler(kind), &flbs[i]);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A handler that keeps a record of its callbacks, and fails when it is told to.
+ *
+ * /dev/luo-recorder-a and /dev/luo-recorder-b make files that can be preserved,
+ * each kind by a handler of its own. A number written to such a file is its id,
+ * by which it is called in the record; read from it, it gives that number. The
+ * files of both kinds depend on the FLB "x", those of kind a on "y", too.
+ *
+ * In debugfs, below luo-recorder/:
+ *
+ *   log       the record, a line for each callback: "preserve a7", "finish a7 1"
+ *             (with the retrieve_status), "x.preserve"; writing empties it
+ *   fail      "CALLBACK K ERRNO": the k-th call from now on fails with -errno
+ *             (of can_finish: says no); a line of nothing else: none fails
+ *   live      number of preserved pages that the handlers and FLBs own
+ *   incoming, outgoing   the value of FLB x in the new and the old kernel, taken
+ *             by get and put around it; writing 1 gets it, 0 puts it
+ */
+#ifndef LUO_RECORDER_H
+#define LUO_RECORDER_H
+
+#include <linux/fs.h>
+#include <linux/liveupdate.h>
+#include <linux/types.h>
+
+#define REC_KINDS	2
+
+/* What is behind a file. */
+struct rec_file {
+	unsigned int kind;
+	u64 id;
+};
+
+/* What the next kernel finds. */
+struct rec_page {
+	u64 magic;
+	u64 id;
+	u64 kind;
+	u64 frozen;
+};
+
+#define REC_MAGIC	0x1e5060d3cULL
+
+/* Pages that are ours: those that were made and those that were handed over. */
+extern atomic_t rec_live;
+
+struct rec_page *rec_page_new(u64 id, u64 kind);
+void rec_page_unpreserve(struct rec_page *page);
+struct rec_page *rec_page_find(u64 data);
+void rec_page_free(struct rec_page *page);
+
+/* Adds a line to the record. */
+__printf(1, 2) void rec_log(const char *fmt, ...);
+
+/* Notes a call, and says with which errno it is to fail, or 0. */
+int rec_fails(const char *callback);
+
+int rec_log_init(struct dentry *dir);
+void rec_log_exit(void);
+
+int rec_files_init(void);
+void rec_files_exit(void);
+struct liveupdate_file_handler *rec_handler(unsigned int kind);
+
+int rec_flbs_init(struct dentry *dir);
+void rec_flbs_exit(void);
+
+#endif
