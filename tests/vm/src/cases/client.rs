@@ -7,7 +7,7 @@ use super::common::{is_ours, memfd, no_fd_leak, open_fds};
 use crate::ctx::Ctx;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
-use liveupdate::{Device, Errno, Error, IncomingSession, OutgoingSession};
+use liveupdate::{Device, Errno, Error, IncomingSession, OutgoingSession, SessionFlags, State};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
@@ -16,7 +16,7 @@ pub const TESTS: &[Test] = &[
     Test::new("outgoing", Config::new(), &[outgoing]),
     Test::new("outgoing_errors", Config::new(), &[outgoing_errors]),
     Test::new("not_a_session", Config::new(), &[not_a_session]),
-    Test::new("extensions_absent", Config::new(), &[extensions_absent]),
+    Test::new("extensions", Config::new(), &[extensions]),
     Test::new("ownership", Config::new(), &[ownership]),
     Test::new("round_trip", Config::new(), &[hand_on, take_back]),
 ];
@@ -90,34 +90,72 @@ fn not_a_session(_: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Extensions are there, or are said not to be: nothing in between.
-fn extensions_absent(ctx: &mut Ctx) -> Result<()> {
+fn extensions(ctx: &mut Ctx) -> Result<()> {
+    match is_ours(ctx) {
+        true => extensions_there(),
+        false => extensions_absent(),
+    }
+}
+
+/// The kernel's own orchestrator has none of the extensions, and that is what the library says of each.
+fn extensions_absent() -> Result<()> {
     let device = Device::open()?;
     let session = device.create_session("client")?;
     session.preserve(filled(1)?, 1)?;
-    let results = [
-        ("info", device.info().map(drop)),
-        ("sessions", device.sessions().map(drop)),
-        ("state", session.state().map(drop)),
-        ("files", session.files().map(drop)),
-        ("prepare", session.prepare()),
-        ("cancel", session.cancel()),
-        ("unpreserve", session.unpreserve(1)),
-        (
-            "set_flags",
-            session.set_flags(liveupdate::SessionFlags::ORDERED),
-        ),
-    ];
-    let absent = results
-        .iter()
-        .filter(|(_, result)| matches!(result, Err(error) if error.is_unsupported()))
-        .count();
-    for (what, result) in &results {
-        let understood = result.as_ref().err().is_none_or(Error::is_unsupported);
-        ensure!(understood, "{what}: {result:?}");
+    for (what, result) in [
+        ("GET_INFO", device.info().map(drop)),
+        ("LIST_SESSIONS", device.sessions().map(drop)),
+        ("GET_STATE", session.state().map(drop)),
+        ("LIST_FDS", session.files().map(drop)),
+        ("PREPARE", session.prepare()),
+        ("CANCEL", session.cancel()),
+        ("UNPRESERVE_FD", session.unpreserve(1)),
+        ("SET_FLAGS", session.set_flags(SessionFlags::ORDERED)),
+    ] {
+        says(result, &Error::Unsupported(what))?;
     }
-    ensure!(is_ours(ctx) || absent == results.len(), "{results:?}");
     ensure!(session.name()?.to_str() == Some("client"));
+    Ok(())
+}
+
+fn extensions_there() -> Result<()> {
+    let device = Device::open()?;
+    ensure!(device.info()?.implementation.starts_with("luo"));
+    let session = device.create_session("client")?;
+    // More than the library asks for at once.
+    let files = (0..150).map(filled).collect::<Result<Vec<_>>>()?;
+    for (token, file) in (0..).zip(&files) {
+        session.preserve(file, token)?;
+    }
+    let tokens: Vec<u64> = session.files()?.iter().map(|file| file.token).collect();
+    ensure!(tokens == (0..150).collect::<Vec<_>>(), "{tokens:?}");
+    let state = session.state()?;
+    ensure!(
+        state.state == State::Normal && state.files == 150,
+        "{state:?}"
+    );
+    let sessions = device.sessions()?;
+    let listed = sessions.iter().find(|one| one.name.as_bytes() == b"client");
+    ensure!(listed.is_some_and(|one| one.files == 150), "{sessions:?}");
+
+    session.prepare()?;
+    ensure!(session.state()?.state == State::Prepared);
+    says(session.unpreserve(0), &Error::Prepared)?;
+    let more = filled(150)?;
+    says(session.preserve(&more, 150), &Error::Prepared)?;
+    session.cancel()?;
+    session.preserve(&more, 150)?;
+
+    session.set_flags(SessionFlags::ORDERED)?;
+    says(session.unpreserve(7), &Error::OutOfOrder(7))?;
+    session.unpreserve(150)?;
+    memfd::truncate(&more, 0).context("the file taken out")?;
+    session.set_flags(SessionFlags::empty())?;
+    session.unpreserve(7)?;
+    says(session.unpreserve(7), &Error::NoSuchToken(7))?;
+    let unknown = SessionFlags::from_bits_retain(2);
+    says(session.set_flags(unknown), &Error::UnknownFlag)?;
+    ensure!(session.state()?.files == 149);
     Ok(())
 }
 

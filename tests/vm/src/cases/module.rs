@@ -37,9 +37,13 @@ const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
 const MODULE: &str = "/luo.ko";
 
 fn needs_module(ctx: &Ctx) -> Result<()> {
-    match Path::new(MODULE).exists() {
-        true => Ok(()),
-        false => ctx.skip("there is no luo.ko in this VM"),
+    if !Path::new(MODULE).exists() {
+        return ctx.skip("there is no luo.ko in this VM");
+    }
+    // A case that failed may have left it.
+    match is_inserted() {
+        true => ctx.rmmod(),
+        false => Ok(()),
     }
 }
 
