@@ -60,7 +60,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// 1 GiB, 2 CPUs, the orchestrator that the run is about, 60 seconds.
+    /// 1 GiB, 2 CPUs, the orchestrator that the run is about, four minutes.
     pub const fn new() -> Self {
         Self {
             memory_mib: 1024,
@@ -69,7 +69,8 @@ impl Config {
             zram_mib: 0,
             orchestrators: &[Orchestrator::Default],
             params: "",
-            timeout_s: 60,
+            // A kernel takes seconds, but not on a busy machine that emulates it.
+            timeout_s: 240,
             allow_log: &[],
         }
     }

@@ -95,7 +95,7 @@ impl Batch {
 
 /// A kernel command line.
 pub fn cmdline(orchestrator: Orchestrator, extra: &str) -> String {
-    let mut line = "console=ttyS0 panic=-1 kho=on".to_string();
+    let mut line = "console=ttyS0 panic=-1 no_timer_check kho=on".to_string();
     if orchestrator == Orchestrator::C {
         line.push_str(" liveupdate=on");
     }
@@ -151,9 +151,9 @@ mod tests {
             .collect();
         assert_eq!(
             lines[0],
-            "console=ttyS0 panic=-1 kho=on liveupdate=on kho=off"
+            "console=ttyS0 panic=-1 no_timer_check kho=on liveupdate=on kho=off"
         );
-        assert_eq!(lines[1..], ["console=ttyS0 panic=-1 kho=on kho=off"; 2]);
+        assert_eq!(lines[1..], ["console=ttyS0 panic=-1 no_timer_check kho=on kho=off"; 2]);
         assert!(batch.needs_module(Orchestrator::Rust));
         assert!(!batch.needs_module(Orchestrator::C));
     }

@@ -11,7 +11,7 @@ use luo_vm_protocol::{Event, Outcome};
 use std::time::{Duration, Instant};
 
 /// How long a kernel may take to boot, and a VM to power off.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(240);
 /// What the harness waits longer than the VM itself does for a test.
 const SLACK: Duration = Duration::from_secs(30);
 /// Lines of the console that are shown with a failure.
