@@ -70,10 +70,13 @@ impl NewMemfd {
     ///
     /// Context: may sleep.
     pub(super) fn new(memfd: &MemfdSer) -> Result<Self> {
-        // Sealing against execution seals an executable file against writes, too. So one that is
-        // sealed against the first alone was made without permission to execute.
-        let noexec =
-            memfd.seals & (bindings::F_SEAL_EXEC | bindings::F_SEAL_WRITE) == bindings::F_SEAL_EXEC;
+        // To seal an executable file against changes of its mode is to seal it against all changes.
+        // So one that is sealed against the first without all others was made not executable.
+        let changes = bindings::F_SEAL_SHRINK
+            | bindings::F_SEAL_GROW
+            | bindings::F_SEAL_WRITE
+            | bindings::F_SEAL_FUTURE_WRITE;
+        let noexec = memfd.seals & bindings::F_SEAL_EXEC != 0 && memfd.seals & changes != changes;
         let flags = if noexec {
             bindings::MFD_NOEXEC_SEAL
         } else {
