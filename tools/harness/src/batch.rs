@@ -153,7 +153,10 @@ mod tests {
             lines[0],
             "console=ttyS0 panic=-1 no_timer_check kho=on liveupdate=on kho=off"
         );
-        assert_eq!(lines[1..], ["console=ttyS0 panic=-1 no_timer_check kho=on kho=off"; 2]);
+        assert_eq!(
+            lines[1..],
+            ["console=ttyS0 panic=-1 no_timer_check kho=on kho=off"; 2]
+        );
         assert!(batch.needs_module(Orchestrator::Rust));
         assert!(!batch.needs_module(Orchestrator::C));
     }
