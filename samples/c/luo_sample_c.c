@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device whose open files survive a live update, in C.
+ *
+ * A file of /dev/luo-sample-c holds a note: writing replaces it, and reading
+ * gives how often this file was written to, how often all files together were,
+ * and the note. Put into a session of /dev/liveupdate, the file arrives in the
+ * next kernel with all of that.
+ *
+ * The interface is that of the kernel's own <linux/liveupdate.h>.
+ */
+
+#include <linux/anon_inodes.h>
+#include <linux/atomic.h>
+#include <linux/cleanup.h>
+#include <linux/err.h>
+#include <linux/fs.h>
+#include <linux/io.h>
+#include <linux/kexec_handover.h>
+#include <linux/liveupdate.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#define NAME		"luo-sample-c"
+#define NOTE_SIZE	48
+
+/* How often all files together were written to: handed over as an FLB. */
+static atomic64_t total = ATOMIC64_INIT(0);
+
+/*
+ * What is handed over for a file. Whoever changes it gives it another compatible
+ * string.
+ */
+struct note_ser {
+	u64 writes;
+	char note[NOTE_SIZE];
+};
+
+/* What is behind a file. */
+struct note {
+	struct mutex lock;
+	struct note_ser content;
+};
+
+/* ---- The device, which knows nothing of live update ---------------------- */
+
+static struct note *note_new(void)
+{
+	struct note *note = kzalloc(sizeof(*note), GFP_KERNEL_ACCOUNT);
+
+	if (note)
+		mutex_init(&note->lock);
+	return note;
+}
+
+static void note_free(struct note *note)
+{
+	mutex_destroy(&note->lock);
+	kfree(note);
+}
+
+DEFINE_FREE(note, struct note *, if (_T) note_free(_T))
+
+static int note_open(struct inode *inode, struct file *file)
+{
+	file->private_data = note_new();
+	return file->private_data ? 0 : -ENOMEM;
+}
+
+static int note_release(struct inode *inode, struct file *file)
+{
+	note_free(file->private_data);
+	return 0;
+}
+
+static struct note_ser note_content(struct file *file)
+{
+	struct note *note = file->private_data;
+
+	guard(mutex)(&note->lock);
+	return note->content;
+}
+
+static ssize_t note_read(struct file *file, char __user *to, size_t size, loff_t *pos)
+{
+	struct note_ser content = note_content(file);
+	char line[NOTE_SIZE + 48];
+	int len = scnprintf(line, sizeof(line), "%llu %lld %.*s\n", content.writes,
+			    atomic64_read(&total), NOTE_SIZE, content.note);
+
+	return simple_read_from_buffer(to, size, pos, line, len);
+}
+
+static ssize_t note_write(struct file *file, const char __user *from, size_t size, loff_t *pos)
+{
+	struct note *note = file->private_data;
+	char text[NOTE_SIZE] = {};
+
+	if (size > sizeof(text))
+		return -EMSGSIZE;
+	if (copy_from_user(text, from, size))
+		return -EFAULT;
+	guard(mutex)(&note->lock);
+	memcpy(note->content.note, text, sizeof(text));
+	note->content.writes++;
+	atomic64_inc(&total);
+	return size;
+}
+
+static const struct file_operations note_fops = {
+	.owner = THIS_MODULE,
+	.open = note_open,
+	.release = note_release,
+	.read = note_read,
+	.write = note_write,
+};
+
+static struct miscdevice device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = NAME,
+	.fops = &note_fops,
+};
+
+/* ---- What all files share ------------------------------------------------ */
+
+/* With the first file. The address is all that C's interface hands over. */
+static int flb_preserve(struct liveupdate_flb_op_args *args)
+{
+	u64 *ser = kho_alloc_preserve(sizeof(*ser));
+
+	if (IS_ERR(ser))
+		return PTR_ERR(ser);
+	args->data = virt_to_phys(ser);
+	args->obj = ser;
+	return 0;
+}
+
+static void flb_unpreserve(struct liveupdate_flb_op_args *args)
+{
+	kho_unpreserve_free(args->obj);
+}
+
+/* When somebody asks for the first time. */
+static int flb_retrieve(struct liveupdate_flb_op_args *args)
+{
+	args->obj = phys_to_virt(args->data);
+	return 0;
+}
+
+/* With the last file. */
+static void flb_finish(struct liveupdate_flb_op_args *args)
+{
+	kho_restore_free(args->obj);
+}
+
+static const struct liveupdate_flb_ops flb_ops = {
+	.preserve = flb_preserve,
+	.unpreserve = flb_unpreserve,
+	.retrieve = flb_retrieve,
+	.finish = flb_finish,
+	.owner = THIS_MODULE,
+};
+
+static struct liveupdate_flb flb = {
+	.ops = &flb_ops,
+	.compatible = "luo-sample-c-total-v1",
+};
+
+/* ---- The files' handler -------------------------------------------------- */
+
+static bool handler_can_preserve(struct liveupdate_file_handler *handler, struct file *file)
+{
+	return file->f_op == &note_fops;
+}
+
+/* The heavy work, while the workload runs: here, only memory is allocated. */
+static int handler_preserve(struct liveupdate_file_op_args *args)
+{
+	struct note_ser *ser = kho_alloc_preserve(sizeof(*ser));
+
+	if (IS_ERR(ser))
+		return PTR_ERR(ser);
+	args->serialized_data = virt_to_phys(ser);
+	args->private_data = ser;
+	return 0;
+}
+
+static void handler_unpreserve(struct liveupdate_file_op_args *args)
+{
+	kho_unpreserve_free(args->private_data);
+}
+
+/* In the kexec: the files can be written to no more. */
+static int handler_freeze(struct liveupdate_file_op_args *args)
+{
+	struct note_ser *ser = args->private_data;
+	void *shared;
+	int err = liveupdate_flb_get_outgoing(&flb, &shared);
+
+	if (err)
+		return err;
+	*ser = note_content(args->file);
+	/* An FLB has no freeze of its own. */
+	*(u64 *)shared = atomic64_read(&total);
+	liveupdate_flb_put_outgoing(&flb);
+	return 0;
+}
+
+static int handler_retrieve(struct liveupdate_file_op_args *args)
+{
+	struct note_ser *ser = phys_to_virt(args->serialized_data);
+	struct note *note __free(note) = note_new();
+	struct file *file;
+
+	if (!note)
+		return -ENOMEM;
+	note->content = *ser;
+	file = anon_inode_getfile(NAME, &note_fops, note, O_RDWR);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	retain_and_null_ptr(note);
+	args->file = file;
+	return 0;
+}
+
+/* Whether the file was retrieved or not, nobody needs what was handed over. */
+static void handler_finish(struct liveupdate_file_op_args *args)
+{
+	kho_restore_free(phys_to_virt(args->serialized_data));
+}
+
+static const struct liveupdate_file_ops handler_ops = {
+	.can_preserve = handler_can_preserve,
+	.preserve = handler_preserve,
+	.unpreserve = handler_unpreserve,
+	.freeze = handler_freeze,
+	.retrieve = handler_retrieve,
+	.finish = handler_finish,
+	.owner = THIS_MODULE,
+};
+
+static struct liveupdate_file_handler handler = {
+	.ops = &handler_ops,
+	.compatible = "luo-sample-c-v1",
+};
+
+/* ---- Coming and going ---------------------------------------------------- */
+
+/* Goes on from what the previous kernel handed over, without waiting for user space. */
+static int resume_total(void)
+{
+	void *shared;
+	int err = liveupdate_flb_get_incoming(&flb, &shared);
+
+	/* After a cold boot, or without any file. */
+	if (err == -ENODATA || err == -ENOENT)
+		return 0;
+	if (err)
+		return err;
+	atomic64_set(&total, *(u64 *)shared);
+	liveupdate_flb_put_incoming(&flb);
+	return 0;
+}
+
+static int __init sample_init(void)
+{
+	int err = liveupdate_register_file_handler(&handler);
+
+	if (err)
+		return err;
+	err = liveupdate_register_flb(&handler, &flb);
+	if (err)
+		goto no_flb;
+	err = resume_total();
+	if (err)
+		goto no_device;
+	err = misc_register(&device);
+	if (err)
+		goto no_device;
+	return 0;
+
+no_device:
+	liveupdate_unregister_flb(&handler, &flb);
+no_flb:
+	liveupdate_unregister_file_handler(&handler);
+	return err;
+}
+module_init(sample_init);
+
+static void __exit sample_exit(void)
+{
+	misc_deregister(&device);
+	liveupdate_unregister_flb(&handler, &flb);
+	liveupdate_unregister_file_handler(&handler);
+}
+module_exit(sample_exit);
+
+MODULE_DESCRIPTION("A device whose open files survive a live update");
+MODULE_LICENSE("GPL");

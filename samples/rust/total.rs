@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What all files share: how often they were written to, through all kernels. It is handed over as
+//! an FLB, with the first file and until the last.
+
+use kernel::{
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
+use luo::{
+    flb::{Flb, Registration},
+    handler, Compatible,
+};
+
+/// How often any file was written to.
+static TOTAL: Atomic<u64> = Atomic::new(0);
+
+/// How often all files together were written to.
+pub(crate) fn of_all_files() -> u64 {
+    TOTAL.load(Relaxed)
+}
+
+/// A file was written to.
+pub(crate) fn add_one() {
+    TOTAL.fetch_add(1, Relaxed);
+}
+
+/// The FLB.
+pub(crate) struct Total;
+
+impl Total {
+    /// Registers the FLB for the files of `handler`, and goes on from what the previous kernel handed
+    /// over, if it did: that does not wait for user space.
+    pub(crate) fn register(
+        module: &'static ThisModule,
+        handler: &handler::Registration,
+    ) -> Result<Registration<Self>> {
+        let registration = Registration::new(Self, module, &[handler])?;
+        match registration.incoming() {
+            Ok(previous) => previous.with(|&Before(total)| TOTAL.store(total, Relaxed))?,
+            // After a cold boot, or without any file.
+            Err(err) if err == ENODATA || err == ENOENT => {}
+            Err(err) => return Err(err),
+        }
+        Ok(registration)
+    }
+}
+
+/// The state in the old kernel: the number itself is elsewhere.
+pub(crate) struct HandOn;
+
+/// The state in the new kernel: how often files were written to before.
+pub(crate) struct Before(u64);
+
+impl Flb for Total {
+    type Outgoing = HandOn;
+    type Incoming = Before;
+
+    fn compatible(&self) -> Compatible {
+        const { Compatible::from_str("luo-sample-rust-total-v1") }
+    }
+
+    fn preserve(&self) -> Result<HandOn> {
+        Ok(HandOn)
+    }
+
+    /// One number needs no memory. What needs some is allocated in `preserve`, and found by its
+    /// address, as in [`crate::handler`].
+    fn data(&self, _state: &HandOn) -> u64 {
+        of_all_files()
+    }
+
+    fn retrieve(&self, data: u64) -> Result<Before> {
+        Ok(Before(data))
+    }
+
+    fn finish(&self, _state: Before) {}
+}
