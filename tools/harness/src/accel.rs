@@ -61,7 +61,7 @@ fn boots(folder: &Path, inputs: &Inputs, guest: &Guest) -> Result<bool> {
         zram_mib: 0,
     };
     let initramfs = folder.join("initramfs.cpio");
-    image::write(&initramfs, &image::base(guest, inputs, &[])?, &plan)?;
+    image::write(&initramfs, &image::base(guest, inputs, &[], &[])?, &plan)?;
     let mut qemu = Qemu::start(&Machine {
         accel: Accel::Kvm,
         memory_mib: 512,

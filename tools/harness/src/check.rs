@@ -6,6 +6,7 @@ use crate::batch::{self, Batch};
 use crate::guest::Guest;
 use crate::image;
 use crate::inputs::Inputs;
+use crate::modules;
 use crate::qemu::{Accel, Machine};
 use crate::selftests;
 use crate::session;
@@ -49,11 +50,12 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
     let logs = inputs.repo.join("build/check");
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
     let selftests = selftests::build(inputs, &logs.join("selftests"))?;
+    let modules = modules::build(inputs, &logs.join("modules"))?;
     let run = Run {
         inputs,
         options,
         logs,
-        base: image::base(guest, inputs, &selftests)?,
+        base: image::base(guest, inputs, &selftests, &modules)?,
         tally: &tally,
         queue: Mutex::new(batch::batches(&tests).into()),
     };

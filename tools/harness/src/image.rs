@@ -10,7 +10,12 @@ use luo_vm_protocol::{Plan, PLAN_PATH};
 use std::path::{Path, PathBuf};
 
 /// What every VM has in its initramfs.
-pub fn base(guest: &Guest, inputs: &Inputs, selftests: &[PathBuf]) -> Result<Vec<u8>> {
+pub fn base(
+    guest: &Guest,
+    inputs: &Inputs,
+    selftests: &[PathBuf],
+    modules: &[PathBuf],
+) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     archive.folder("dev")?;
     archive.device("dev/console", 5, 1)?;
@@ -20,13 +25,14 @@ pub fn base(guest: &Guest, inputs: &Inputs, selftests: &[PathBuf]) -> Result<Vec
     if let Some(module) = &inputs.luo_ko {
         archive.copy("luo.ko", 0o644, module)?;
     }
-    archive.folder("selftests")?;
-    for program in selftests {
-        let name = program
-            .file_name()
-            .and_then(|name| name.to_str())
-            .context("a program's name")?;
-        archive.copy(&format!("selftests/{name}"), 0o755, program)?;
+    let folders = [("selftests", 0o755, selftests), ("modules", 0o644, modules)];
+    for (folder, mode, files) in folders {
+        archive.folder(folder)?;
+        for file in files {
+            let name = file.file_name().and_then(|name| name.to_str());
+            let name = name.context("a file's name")?;
+            archive.copy(&format!("{folder}/{name}"), mode, file)?;
+        }
     }
     archive.finish()
 }

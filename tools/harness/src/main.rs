@@ -11,6 +11,7 @@ mod guest;
 mod image;
 mod initramfs;
 mod inputs;
+mod modules;
 mod qemu;
 mod selftests;
 mod session;

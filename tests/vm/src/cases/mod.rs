@@ -10,7 +10,9 @@ mod device;
 mod direction;
 mod extensions;
 mod fds;
+mod flb;
 mod frozen;
+mod handlers;
 mod handover;
 mod ioctl_abi;
 mod kexec_refused;
@@ -20,6 +22,7 @@ mod memfd_memory;
 mod memfd_seals;
 mod module;
 mod names;
+mod order;
 mod selftests;
 mod writeback;
 
@@ -34,8 +37,10 @@ const MODULES: &[(&str, &[Test])] = &[
     ("direction", direction::TESTS),
     ("extensions", extensions::TESTS),
     ("fds", fds::TESTS),
+    ("flb", flb::TESTS),
     ("frozen", frozen::TESTS),
     ("handover", handover::TESTS),
+    ("handlers", handlers::TESTS),
     ("ioctl_abi", ioctl_abi::TESTS),
     ("kexec_refused", kexec_refused::TESTS),
     ("lifetime", lifetime::TESTS),
@@ -44,6 +49,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("memfd_seals", memfd_seals::TESTS),
     ("module", module::TESTS),
     ("names", names::TESTS),
+    ("order", order::TESTS),
     ("selftests", selftests::TESTS),
     ("writeback", writeback::TESTS),
 ];

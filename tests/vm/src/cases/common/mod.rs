@@ -7,6 +7,7 @@ pub mod data;
 pub mod ext;
 pub mod luo;
 pub mod memfd;
+pub mod modules;
 pub mod pages;
 
 use crate::cases::common::luo::{ioctl, Device, FdArg, Session, SessionArg, PRESERVE_FD};

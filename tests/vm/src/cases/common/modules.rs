@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Modules on top of luo.ko, and what there is to do with the recorder (see tests/modules/recorder/recorder.h).
+
+use super::luo::DEVICE;
+use crate::ctx::Ctx;
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+fn file_of(name: &str) -> PathBuf {
+    Path::new("/modules").join(name).with_extension("ko")
+}
+
+/// True if the module is inserted.
+pub fn is_inserted(name: &str) -> bool {
+    Path::new("/sys/module").join(name).exists()
+}
+
+/// Inserts a module; on top of a luo.ko that is there.
+pub fn insert(name: &str) -> Result<()> {
+    let path = file_of(name);
+    let file = File::open(&path).with_context(|| path.display().to_string())?;
+    finit_module(&file, c"", ModuleInitFlags::empty()).with_context(|| format!("insmod {name}"))
+}
+
+/// Removes a module, unless it is in use.
+pub fn remove(name: &str) -> Result<(), Errno> {
+    let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+    delete_module(&name, DeleteModuleFlags::O_NONBLOCK)
+}
+
+/// Skips a case if luo.ko is not what serves the device, or this module was not built.
+pub fn need(ctx: &Ctx, name: &str) -> Result<()> {
+    super::only_ours(ctx, "takes no handlers from modules")?;
+    match file_of(name).exists() {
+        true => Ok(()),
+        false => ctx.skip(&format!("there is no {name}.ko in this VM")),
+    }
+}
+
+/// Inserts a module until this is dropped.
+#[derive(Debug)]
+pub struct Inserted(&'static str);
+
+impl Inserted {
+    /// Inserts it; one that a failed case left is removed before.
+    pub fn new(ctx: &Ctx, name: &'static str) -> Result<Self> {
+        need(ctx, name)?;
+        ensure!(Path::new(DEVICE).exists(), "there is no {DEVICE}");
+        if is_inserted(name) {
+            remove(name).with_context(|| format!("an old {name} is in use"))?;
+        }
+        insert(name)?;
+        Ok(Self(name))
+    }
+
+    /// Removes it, and fails if it is in use.
+    pub fn remove(self) -> Result<()> {
+        let name = self.0;
+        std::mem::forget(self);
+        remove(name).with_context(|| format!("rmmod {name}"))
+    }
+}
+
+impl Drop for Inserted {
+    fn drop(&mut self) {
+        let _ = remove(self.0);
+    }
+}
+
+/// A kind of file of the recorder.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Depends on both FLBs.
+    A,
+    /// Depends on FLB x.
+    B,
+}
+
+/// The recorder, inserted.
+#[derive(Debug)]
+pub struct Recorder(Inserted);
+
+impl Recorder {
+    /// Its name as a module.
+    pub const NAME: &'static str = "luo_recorder";
+
+    /// Inserts it.
+    pub fn new(ctx: &Ctx) -> Result<Self> {
+        Inserted::new(ctx, Self::NAME).map(Self)
+    }
+
+    /// Removes it, and fails if it is in use.
+    pub fn remove(self) -> Result<()> {
+        self.0.remove()
+    }
+
+    /// A new file with this id.
+    pub fn open(&self, kind: Kind, id: u64) -> Result<File> {
+        let path = match kind {
+            Kind::A => "/dev/luo-recorder-a",
+            Kind::B => "/dev/luo-recorder-b",
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .context(path)?;
+        write!(file, "{id}")?;
+        Ok(file)
+    }
+
+    fn debugfs(file: &str) -> PathBuf {
+        Path::new("/sys/kernel/debug/luo-recorder").join(file)
+    }
+
+    fn read(file: &str) -> std::io::Result<String> {
+        // Some of these files change when they are read: so once only.
+        let mut bytes = vec![0; 1 << 18];
+        let len = File::open(Self::debugfs(file))?.read(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes[..len]).trim().to_string())
+    }
+
+    fn write(file: &str, text: &str) -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(Self::debugfs(file))?;
+        file.write_all(text.as_bytes())
+    }
+
+    /// Takes the record.
+    pub fn take(&self) -> Result<Vec<String>> {
+        let text = Self::read("log").context("the record")?;
+        Self::write("log", "\n")?;
+        Ok(text.lines().map(String::from).collect())
+    }
+
+    /// Takes the record, and fails unless it is this: callbacks separated by commas.
+    pub fn expect(&self, what: &str, wanted: &str) -> Result<()> {
+        let record = self.take()?;
+        let wanted: Vec<_> = wanted
+            .split(',')
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        ensure!(record == wanted, "{what}: {record:?} instead of {wanted:?}");
+        Ok(())
+    }
+
+    /// Lets the k-th call of a callback from now on fail.
+    pub fn fail(&self, callback: &str, k: usize, errno: Errno) -> Result<()> {
+        let line = format!("{callback} {k} {}", errno as i32);
+        Self::write("fail", &line).context("fail")
+    }
+
+    /// Number of preserved pages of this kernel.
+    pub fn live(&self) -> Result<usize> {
+        Ok(Self::read("live").context("live")?.parse()?)
+    }
+
+    /// The value of FLB x, in the file "incoming" or "outgoing".
+    pub fn value(&self, side: &str) -> Result<u64, Errno> {
+        let text = Self::read(side).map_err(errno)?;
+        text.parse().map_err(|_| Errno::EBADMSG)
+    }
+
+    /// Gets FLB x, until it is put.
+    pub fn get(&self, side: &str) -> Result<(), Errno> {
+        Self::write(side, "1").map_err(errno)
+    }
+
+    /// Puts FLB x.
+    pub fn put(&self, side: &str) -> Result<(), Errno> {
+        Self::write(side, "0").map_err(errno)
+    }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
+/// What a file has to say, from its position on.
+pub fn text_of(mut file: &File) -> Result<String> {
+    let mut text = [0; 256];
+    let len = file.read(&mut text)?;
+    Ok(String::from_utf8_lossy(&text[..len]).trim().to_string())
+}
+
+/// The id of a file of the recorder, asked for once.
+pub fn id_of(file: &File) -> Result<u64> {
+    Ok(text_of(file)?.parse()?)
+}
