@@ -94,13 +94,12 @@ fn preserve_fails(ctx: &mut Ctx) -> Result<()> {
         let sessions = sessions(&Device::open()?)?;
         for errno in [Errno::EIO, Errno::ENOMEM] {
             recorder.fail("preserve", k, errno)?;
-            for (n, (i, kind, id)) in FILES.into_iter().enumerate() {
+            for (n, (i, kind, id)) in FILES.into_iter().enumerate().take(k) {
                 let what = format!("file {}, the {k}th fails", n + 1);
                 let result = put(&recorder, &sessions[i], kind, id);
-                match (n + 1).cmp(&k) {
-                    std::cmp::Ordering::Less => result.context(what)?,
-                    std::cmp::Ordering::Equal => refused(&what, result, errno)?,
-                    std::cmp::Ordering::Greater => break,
+                match n + 1 == k {
+                    true => refused(&what, result, errno)?,
+                    false => result.context(what)?,
                 }
             }
             let live = recorder.live()?;
