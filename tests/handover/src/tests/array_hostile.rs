@@ -88,6 +88,24 @@ fn chunks_after_the_end() {
     }
 }
 
+/// A list of pages ends at its first 0: what stands after it is not given out, and no chunk may follow.
+#[test]
+fn pages_after_the_end() {
+    let mut memory = Memory::default();
+    let (array, all) = pages(&mut memory, 1022);
+    let array = VmallocSer {
+        nr_pages: 300,
+        ..array
+    };
+    memory.put(array.first, 8 + 8 * 300, &[0; 8]);
+    let (_, found, ended) = walk(&memory, &array);
+    assert_eq!(found, all[..300]);
+    assert_eq!(ended, Err(Malformed::Field("vmalloc chunk")));
+    write::link(&mut memory, array.first, 0);
+    let (_, found, ended) = walk(&memory, &array);
+    assert_eq!((found, ended), (all[..300].to_vec(), Ok(())));
+}
+
 /// Cycles of full chunks, of every length up to a few: the number of pages bounds the walk.
 #[test]
 fn cycles() {

@@ -122,12 +122,21 @@ fn the_example_is_good() {
     assert_good(&reader::read(&memory, written.root_pa), &sessions);
 }
 
+/// Where the root should be there is nothing, or something else: nothing is believed.
 #[test]
 fn no_root() {
     let (memory, written) = written(&example());
     for &pa in EDGES.iter().chain(&[written.root_pa + 1]) {
         let report = reader::read(&memory, pa);
-        assert!(report.sessions.is_empty() && report.refused.len() == 1);
+        assert!(report.sessions.is_empty());
+        assert_eq!(report.refused, [format!("root: NotPreserved({pa})")]);
+    }
+    for &(pa, part) in &written.parts {
+        if part != Part::Root {
+            let report = reader::read(&memory, pa);
+            assert!(report.sessions.is_empty());
+            assert_eq!(report.refused, ["root: Incompatible"]);
+        }
     }
 }
 
