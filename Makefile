@@ -23,7 +23,7 @@ VM_GOALS := demo check check-vm bench
 SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
-.PHONY: all module tools setup kernel paths demo bench check check-host check-vm \
+.PHONY: all module samples tools setup kernel paths demo bench check check-host check-vm \
 	clippy fmt fmt-check docs clean distclean clean-cache help
 
 all: module tools
@@ -40,6 +40,12 @@ module: setup
 	@mkdir -p $(BUILD)/module
 	@$(PATHS) $(MAKE) --no-print-directory -C "$$LINUX_BUILD" \
 		M=$(CURDIR) MO=$(BUILD)/module modules
+
+samples: module
+	@mkdir -p $(BUILD)/samples
+	@$(PATHS) $(MAKE) --no-print-directory -C "$$LINUX_BUILD" \
+		M=$(CURDIR)/samples MO=$(BUILD)/samples LUO=$(BUILD)/module \
+		KBUILD_EXTRA_SYMBOLS=$(BUILD)/module/Module.symvers modules
 
 # For the user of the module: without what is for the tests.
 tools:
@@ -109,6 +115,7 @@ help:
 	@echo 'make demo        live-update a virtual machine under real data (DATA=<file or folder>)'
 	@echo 'make check       every test (FILTER=<part of a name>); check-host, check-vm: some'
 	@echo 'make bench       measure'
+	@echo 'make samples     the handlers in samples/, as modules on top of luo.ko'
 	@echo 'make kernel      only the patched kernel that the module is for'
 	@echo 'make paths       where things are, as KEY=value lines (with -s nothing else)'
 	@echo 'make clippy      Clippy over the module and the tools; a warning is an error'
