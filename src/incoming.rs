@@ -98,7 +98,7 @@ impl Found {
         };
         found.liveupdate_num = root.liveupdate_num;
         if root.flbs_pa != 0 {
-            match IncomingTable::read(root.flbs_pa, &mut scratch) {
+            match IncomingTable::read(root_pa, root.flbs_pa, &mut scratch) {
                 Ok(table) => found.flbs = Some(table),
                 Err(why) => pr_err!("the previous kernel's FLBs are refused: {:?}\n", why),
             }

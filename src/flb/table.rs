@@ -5,7 +5,7 @@
 use super::AnyFlb;
 use crate::{
     handover::{
-        luo::{Compatible, FlbHeaderSer, FlbSer},
+        luo::{Compatible, FlbHeaderSer, FlbSer, LuoSer},
         Malformed, Page, Source, PAGE_SIZE,
     },
     kho::{self, Incoming, PreservedPage, RestoredPages},
@@ -136,18 +136,23 @@ impl Table {
 
 /// What the previous kernel handed over, a copy of it.
 pub(crate) struct IncomingTable {
+    /// Where the root is, which says where this is.
+    root_pa: u64,
     pa: u64,
     entries: KVec<FlbSer>,
 }
 
 impl IncomingTable {
-    /// Reads the table at `pa`, of any value but 0.
-    pub(crate) fn read(pa: u64, scratch: &mut Page) -> Result<Self, Malformed> {
+    /// Reads the table at `pa`, of any value but 0, that the root at `root_pa` leads to.
+    pub(crate) fn read(root_pa: u64, pa: u64, scratch: &mut Page) -> Result<Self, Malformed> {
         if !Incoming.read(pa, scratch) {
             return Err(Malformed::NotPreserved(pa));
         }
         let (header, rest) =
             FlbHeaderSer::read_from_prefix(&scratch.0).map_err(|_| Malformed::NotPreserved(pa))?;
+        if header.nr_pages != 1 {
+            return Err(Malformed::Count(header.nr_pages));
+        }
         let count = usize::try_from(header.count)
             .ok()
             .filter(|&count| count <= MAX)
@@ -162,7 +167,21 @@ impl IncomingTable {
                 .push(entry, GFP_KERNEL)
                 .map_err(|_| Malformed::Field("FLBs: no memory to read them"))?;
         }
-        Ok(Self { pa, entries })
+        let table = Self {
+            root_pa,
+            pa,
+            entries,
+        };
+        table.forget_if_done();
+        Ok(table)
+    }
+
+    /// Frees the previous kernel's account if no file depends on any of its FLBs.
+    fn forget_if_done(&self) {
+        if self.entries.iter().all(|entry| entry.count == 0) {
+            kho::write_incoming(self.root_pa, offset_of!(LuoSer, flbs_pa), 0u64.as_bytes());
+            drop(RestoredPages::claim(self.pa, 0));
+        }
     }
 
     /// The number of the entry called `compatible`.
@@ -185,9 +204,7 @@ impl IncomingTable {
         entry.count = left;
         let start = size_of::<FlbHeaderSer>() + i * size_of::<FlbSer>();
         kho::write_incoming(self.pa, start + offset_of!(FlbSer, count), left.as_bytes());
-        if self.entries.iter().all(|entry| entry.count == 0) {
-            drop(RestoredPages::claim(self.pa, 0));
-        }
+        self.forget_if_done();
         true
     }
 }
