@@ -175,7 +175,7 @@ impl Device {
         for (to, from) in arg.implementation.iter_mut().zip(IMPLEMENTATION.bytes()) {
             *to = from;
         }
-        arg.memfd_format = *memfd::format().as_array();
+        arg.memfd_format = *memfd::Format::chosen().compatible().as_array();
         request.respond(&arg)
     }
 

@@ -41,6 +41,12 @@ module! {
     authors: ["The developers of the Rust Live Update Orchestrator"],
     description: "Live Update Orchestrator",
     license: "GPL",
+    params: {
+        memfd_v2: bool {
+            default: false,
+            description: "Hand memfds over as memfd-v2, for a next kernel with no other orchestrator than its own",
+        },
+    },
 }
 
 /// The module in operation. What is declared first ends first.
@@ -50,7 +56,7 @@ struct LuoModule {
     _device: MiscDeviceRegistration<Device>,
     #[pin]
     _debugfs: debugfs::DebugFs,
-    _memfd: handler::Registration,
+    _memfd: memfd::Registrations,
     _sessions: Published,
     #[pin]
     _kexec: KexecNotifier<Kexec>,

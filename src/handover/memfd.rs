@@ -26,10 +26,11 @@ pub(crate) struct MemfdSer {
     pub(crate) seals: u32,
     /// None are defined.
     pub(crate) flags: u32,
-    /// Number of [`FolioSer`] in `folios`.
-    pub(crate) nr_folios: u64,
-    /// The array of [`FolioSer`]; nothing in it is valid if `nr_folios` is 0.
-    pub(crate) folios: VmallocSer,
+    /// Number of entries.
+    pub(crate) nr_entries: u64,
+    /// The array of [`FolioSer`], or of [`super::extent::ExtentSer`] in the layout that has them;
+    /// nothing in it is valid if there are no entries in it.
+    pub(crate) entries: VmallocSer,
 }
 
 /// The seals that a memfd of this layout may have.
@@ -39,8 +40,9 @@ pub(crate) struct MemfdSer {
 pub(crate) const KNOWN_SEALS: u32 = 0x3f;
 
 impl MemfdSer {
-    /// Checks all that can be told from the structure alone.
-    pub(crate) fn validate(&self) -> Result<(), Malformed> {
+    /// Checks all that can be told from the structure alone, of a layout that has up to `in_head`
+    /// entries beside the structure before those in the array.
+    pub(crate) fn validate(&self, in_head: usize) -> Result<(), Malformed> {
         if self.pos > MAX_SIZE {
             return Err(Malformed::Field("memfd position"));
         }
@@ -50,11 +52,17 @@ impl MemfdSer {
         if self.flags != 0 {
             return Err(Malformed::Field("memfd flags"));
         }
-        let room = u64::from(self.folios.nr_pages) * FolioSer::PER_PAGE as u64;
-        if self.nr_folios > room && self.nr_folios != 0 {
-            return Err(Malformed::Count(self.nr_folios));
+        let in_array = self.nr_in_array(in_head);
+        let room = u64::from(self.entries.nr_pages) * FolioSer::PER_PAGE as u64;
+        if in_array > room && in_array != 0 {
+            return Err(Malformed::Count(self.nr_entries));
         }
         Ok(())
+    }
+
+    /// The number of entries in the array.
+    pub(crate) fn nr_in_array(&self, in_head: usize) -> u64 {
+        self.nr_entries.saturating_sub(in_head as u64)
     }
 
     /// The number of pages of the file, the last of which may be partly used.

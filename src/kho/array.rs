@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Arrays over many preserved pages, as they are written.
+//! Arrays over many preserved pages, as they are written: no large contiguous memory is needed.
 
 use super::PreservedPage;
 use crate::handover::{
@@ -54,6 +54,26 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
         value.write_to(last).map_err(|_| EINVAL)
     }
 
+    /// Takes back all entries from number `len` on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        while self.pages.len() > self.len.div_ceil(Self::PER_PAGE) {
+            self.pages.pop();
+            let slot = self.pages.len() % CHUNK_CAPACITY;
+            let last = self.chunks.last_mut().and_then(|chunk| chunk_mut(chunk).ok());
+            if let Some(listed) = last.and_then(|chunk| chunk.pages.get_mut(slot)) {
+                *listed = 0;
+            }
+            if slot == 0 {
+                self.chunks.pop();
+                let last = self.chunks.last_mut().and_then(|chunk| chunk_mut(chunk).ok());
+                if let Some(chunk) = last {
+                    chunk.next = 0;
+                }
+            }
+        }
+    }
+
     /// Appends a page, and a chunk to list it where it takes one.
     fn grow(&mut self) -> Result {
         let slot = self.pages.len() % CHUNK_CAPACITY;
@@ -81,10 +101,10 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
         page.0.get_mut(start..start + size_of::<T>())
     }
 
-    /// Iterates over copies of the entries, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+    /// Iterates over copies of the entries from number `start` on, in order.
+    pub(crate) fn iter_from(&self, start: usize) -> impl Iterator<Item = T> + '_ {
         let per_page = Self::PER_PAGE;
-        (0..self.len).filter_map(move |i| {
+        (start..self.len).filter_map(move |i| {
             let page: &Page = self.pages.get(i / per_page)?;
             let start = i % per_page * size_of::<T>();
             T::read_from_bytes(page.0.get(start..start + size_of::<T>())?).ok()

@@ -2,7 +2,11 @@
 
 //! Folios of a memfd: pinned and preserved in the old kernel.
 
-use crate::{handover::memfd::FolioSer, kho::PreservedArray};
+use super::scan::{Encoding, Properties};
+use crate::{
+    handover::{extent::Extent, memfd::FolioSer},
+    kho::{PreservedArray, PreservedPage},
+};
 use core::ptr::NonNull;
 use kernel::{bindings, error::to_result, prelude::*};
 
@@ -12,43 +16,40 @@ use kernel::{bindings, error::to_result, prelude::*};
 ///
 /// The folio is in the page cache of a memfd, and this owns one pin of it: it is neither freed, nor
 /// moved, nor split, nor swapped out.
-struct Pinned(NonNull<bindings::folio>);
+pub(super) struct Pinned(NonNull<bindings::folio>);
+
+// SAFETY: A pin may be given up by any task.
+unsafe impl Send for Pinned {}
 
 impl Pinned {
-    /// The page frame number of the folio's first page.
-    fn pfn(&self) -> u64 {
-        // SAFETY: By the type invariant the folio is valid.
-        unsafe { bindings::folio_pfn(self.0.as_ptr()) as u64 }
-    }
-
-    /// The offset in the file, in pages.
-    fn index(&self) -> u64 {
+    /// Where the folio is, in memory and in the file.
+    pub(super) fn extent(&self) -> Extent {
+        let folio = self.0.as_ptr();
         // SAFETY: By the type invariant the folio is valid and stays in the page cache.
         unsafe {
-            (*self.0.as_ptr())
-                .__bindgen_anon_1
-                .__bindgen_anon_1
-                .__bindgen_anon_2
-                .index as u64
+            let index = (*folio).__bindgen_anon_1.__bindgen_anon_1.__bindgen_anon_2.index;
+            Extent::folio(
+                bindings::folio_pfn(folio) as u64,
+                index as u64,
+                bindings::folio_order(folio),
+            )
         }
     }
 
-    /// Number of pages.
-    fn nr_pages(&self) -> u64 {
-        // SAFETY: By the type invariant the folio is valid.
-        1 << unsafe { bindings::folio_order(self.0.as_ptr()) }
-    }
-
-    /// Makes what the folio holds fit to be handed over: data that must be kept.
+    /// Makes what the folio holds fit to be handed over: one that was allocated and never used is
+    /// zeroed now, since whether it is used can change until the kexec.
     ///
-    /// Whether it is dirty can change until the kexec, by any mapping of it. So it is made dirty
-    /// now. One that was allocated and never used is zeroed now, for the same reason.
-    fn settle(&self) {
+    /// Whether it is dirty can change, too, and does not matter: the next kernel takes all of them
+    /// for dirty.
+    pub(super) fn settle(&self) {
         let folio = self.0.as_ptr();
-        // SAFETY: By the type invariant the folio is valid; it is locked for the change.
+        // SAFETY: By the type invariant the folio is valid. Once up to date, it stays so. It is
+        // locked for the change.
         unsafe {
+            if bindings::folio_test_uptodate(folio) {
+                return;
+            }
             bindings::folio_lock(folio);
-            bindings::folio_mark_dirty(folio);
             if !bindings::folio_test_uptodate(folio) {
                 let size = kernel::page::PAGE_SIZE << bindings::folio_order(folio);
                 bindings::folio_zero_range(folio, 0, size);
@@ -56,6 +57,13 @@ impl Pinned {
             }
             bindings::folio_unlock(folio);
         }
+    }
+
+    /// Gives up the pin to whoever holds the folio's extent from now on.
+    pub(super) fn into_extent(self) -> Extent {
+        let extent = self.extent();
+        core::mem::forget(self);
+        extent
     }
 }
 
@@ -86,54 +94,39 @@ impl PinnedBatch {
     }
 
     /// Takes the folios out.
-    fn drain(&mut self) -> impl Iterator<Item = Pinned> + '_ {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Pinned> + '_ {
         self.0.drain_all()
     }
 }
 
-/// The folios of a memfd that go to the next kernel: pinned and preserved, until this is dropped.
+/// The folios of a memfd as "memfd-v2" has them: each an entry, and a KHO key.
 ///
 /// # Invariants
 ///
 /// For each entry this owns a pin of the folio and its preservation as one KHO key.
-pub(super) struct PreservedFolios(PreservedArray<FolioSer>);
+pub(super) struct PreservedFolios {
+    /// The description, written by [`Encoding::describe`].
+    head: PreservedPage,
+    array: PreservedArray<FolioSer>,
+    nr_pages: u64,
+    /// What [`Encoding::rollback`] goes back to: number of entries, and of pages.
+    committed: (usize, u64),
+}
 
 impl PreservedFolios {
     /// No folios.
-    pub(super) const fn new() -> Self {
-        Self(PreservedArray::new())
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            head: PreservedPage::new()?,
+            array: PreservedArray::new(),
+            nr_pages: 0,
+            committed: (0, 0),
+        })
     }
 
-    /// Adds all folios of `batch`, each of which moves `end` to behind it. On failure those before
-    /// `end` have been added.
-    ///
-    /// Context: may sleep.
-    pub(super) fn add(&mut self, mut batch: PinnedBatch, end: &mut u64) -> Result {
-        for folio in batch.drain() {
-            // SAFETY: The folio is valid, and stays as it is: it is pinned.
-            to_result(unsafe { bindings::kho_preserve_folio(folio.0.as_ptr()) })?;
-            folio.settle();
-            let entry = FolioSer::new(folio.pfn(), folio.index());
-            self.0.push(&entry).inspect_err(|_| {
-                // SAFETY: It was preserved above, and is the same as then.
-                unsafe { bindings::kho_unpreserve_folio(folio.0.as_ptr()) };
-            })?;
-            *end = folio.index().saturating_add(folio.nr_pages());
-            // INVARIANT: The entry has taken over pin and preservation.
-            core::mem::forget(folio);
-        }
-        Ok(())
-    }
-
-    /// The array of entries, for the next kernel.
-    pub(super) fn array(&self) -> &PreservedArray<FolioSer> {
-        &self.0
-    }
-}
-
-impl Drop for PreservedFolios {
-    fn drop(&mut self) {
-        for entry in self.0.iter() {
+    /// Lets go of all folios from entry number `start` on.
+    fn truncate(&mut self, start: usize) {
+        for entry in self.array.iter_from(start) {
             // SAFETY: By the type invariant the entry is of a folio that was pinned, so that it is
             // still one, and this owns its pin and preservation.
             unsafe {
@@ -143,5 +136,55 @@ impl Drop for PreservedFolios {
                 bindings::unpin_folio(folio);
             }
         }
+        self.array.truncate(start);
+    }
+}
+
+impl Encoding for PreservedFolios {
+    fn add(&mut self, mut batch: PinnedBatch, end: &mut u64) -> Result {
+        for folio in batch.drain() {
+            // SAFETY: The folio is valid, and stays as it is: it is pinned.
+            to_result(unsafe { bindings::kho_preserve_folio(folio.0.as_ptr()) })?;
+            folio.settle();
+            let extent = folio.extent();
+            let entry = FolioSer::new(extent.pfn, extent.index);
+            self.array.push(&entry).inspect_err(|_| {
+                // SAFETY: It was preserved above, and is the same as then.
+                unsafe { bindings::kho_unpreserve_folio(folio.0.as_ptr()) };
+            })?;
+            self.nr_pages += extent.nr_pages;
+            *end = extent.end_index();
+            // INVARIANT: The entry has taken over pin and preservation.
+            core::mem::forget(folio);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result {
+        self.committed = (self.array.len(), self.nr_pages);
+        Ok(())
+    }
+
+    fn rollback(&mut self) {
+        let (len, nr_pages) = self.committed;
+        self.truncate(len);
+        self.nr_pages = nr_pages;
+    }
+
+    fn nr_pages(&self) -> u64 {
+        self.nr_pages
+    }
+
+    fn describe(&mut self, memfd: Properties) -> Result<u64> {
+        let nr_entries = self.array.len() as u64;
+        let ser = memfd.describe(nr_entries, self.array.serialize()?);
+        ser.write_to_prefix(&mut self.head.0).map_err(|_| EINVAL)?;
+        Ok(self.head.phys())
+    }
+}
+
+impl Drop for PreservedFolios {
+    fn drop(&mut self) {
+        self.truncate(0);
     }
 }

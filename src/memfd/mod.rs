@@ -5,7 +5,11 @@
 //! PRESERVE_FD freezes the mapping, so that its size stays and no page goes, and pins and preserves
 //! what is populated. Pages are written to until the kexec: what arrives is what was written last.
 //! Holes stay holes; freeze looks at them again, for what was filled since.
+//!
+//! RETRIEVE_FD puts what was preserved into a new file, a run of pages at a time. The pages come into
+//! its page cache when they are touched; FINISH brings in the rest.
 
+mod extent;
 mod folio;
 mod new_memfd;
 mod restore;
@@ -15,36 +19,78 @@ mod shmem;
 use crate::{
     handler::{FileHandler, Outcome, PreservedFile, Registration},
     handover::{
+        extent::{COMPATIBLE_EXTENTS, IN_HEAD},
         luo::Compatible,
-        memfd::{MemfdSer, COMPATIBLE_V2},
+        memfd::COMPATIBLE_V2,
         PAGE_SIZE,
     },
-    kho::PreservedPage,
+    log::warn_limited,
 };
+use extent::PreservedExtents;
+use folio::PreservedFolios;
 use kernel::{fs::File, new_mutex, prelude::*, sync::aref::ARef, sync::Mutex};
-use scan::Contents;
+use scan::{Contents, Encoding, Properties};
 use shmem::FrozenMemfd;
 
-/// The compatible string that memfds are handed over with.
-pub(crate) fn format() -> Compatible {
-    COMPATIBLE_V2
+/// An encoding of a memfd, with a compatible string of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// That of the kernel's own orchestrator: a list of folios.
+    V2,
+    /// A list of extents.
+    Extents,
 }
 
-/// Registers the handler.
-pub(crate) fn register(module: &'static ThisModule) -> Result<Registration> {
-    Registration::new(KBox::new(MemfdHandler, GFP_KERNEL)?, module)
+impl Format {
+    /// The one that memfds are handed over with.
+    pub(crate) fn chosen() -> Self {
+        if crate::module_parameters::memfd_v2.value() {
+            Format::V2
+        } else {
+            Format::Extents
+        }
+    }
+
+    /// Its compatible string.
+    pub(crate) fn compatible(self) -> Compatible {
+        match self {
+            Format::V2 => COMPATIBLE_V2,
+            Format::Extents => COMPATIBLE_EXTENTS,
+        }
+    }
+
+    /// How many entries it has in the page of the description.
+    fn in_head(self) -> usize {
+        match self {
+            Format::V2 => 0,
+            Format::Extents => IN_HEAD,
+        }
+    }
 }
 
-/// The handler of memfds, and of other files on tmpfs that have no name.
-struct MemfdHandler;
+/// The handlers' registrations, one for each format: all of them can be retrieved.
+pub(crate) struct Registrations {
+    _formats: [Registration; 2],
+}
+
+/// Registers the handlers.
+pub(crate) fn register(module: &'static ThisModule) -> Result<Registrations> {
+    let register = |format| Registration::new(KBox::new(MemfdHandler(format), GFP_KERNEL)?, module);
+    Ok(Registrations {
+        _formats: [register(Format::Extents)?, register(Format::V2)?],
+    })
+}
+
+/// The handler of memfds, and of other files on tmpfs that have no name, in one format.
+struct MemfdHandler(Format);
 
 impl FileHandler for MemfdHandler {
     fn compatible(&self) -> Compatible {
-        format()
+        self.0.compatible()
     }
 
     fn can_preserve(&self, file: &File) -> bool {
-        shmem::is_nameless(file)
+        self.0 == Format::chosen() && shmem::is_nameless(file)
     }
 
     fn identity(&self, file: &File) -> usize {
@@ -52,32 +98,35 @@ impl FileHandler for MemfdHandler {
     }
 
     fn preserve(&self, file: &ARef<File>) -> Result<KBox<dyn PreservedFile>> {
-        Ok(PreservedMemfd::new(file.clone())?)
+        Ok(PreservedMemfd::new(self.0, file.clone())?)
     }
 
     fn retrieve(&self, data: u64) -> Result<ARef<File>> {
-        restore::retrieve(data)
+        restore::retrieve(self.0, data)
     }
 
     fn finish(&self, data: u64, outcome: &Outcome) {
-        // One that was retrieved is the user's; one that failed to be is in doubt, and kept.
-        if let Outcome::Pending = outcome {
-            restore::discard(data);
+        match outcome {
+            Outcome::Pending => restore::discard(self.0, data),
+            // What nobody has touched is not charged to anybody yet, and could not be reclaimed.
+            Outcome::Retrieved(file) => {
+                if let Err(err) = shmem::adopt_preserved(file) {
+                    warn_limited!(
+                        "a finished memfd is not charged in full yet: {:?}; the rest follows as it is touched\n",
+                        err
+                    );
+                }
+            }
+            // In doubt, and kept.
+            Outcome::Failed(_) => {}
         }
     }
-}
-
-/// What changes while a memfd is preserved.
-struct State {
-    contents: Contents,
-    /// The description for the next kernel, written by freeze.
-    page: PreservedPage,
 }
 
 /// A memfd that is preserved.
 // The fields are dropped in this order: pages are let go before the mapping is thawed.
 struct PreservedMemfd {
-    state: Pin<KBox<Mutex<State>>>,
+    contents: Pin<KBox<Mutex<Contents>>>,
     memfd: FrozenMemfd,
 }
 
@@ -85,35 +134,42 @@ impl PreservedMemfd {
     /// Preserves a memfd.
     ///
     /// Errors: `EOPNOTSUPP` for a seal, and `EFBIG` for a size, that cannot be described.
-    fn new(file: ARef<File>) -> Result<KBox<Self>> {
+    fn new(format: Format, file: ARef<File>) -> Result<KBox<Self>> {
         let memfd = FrozenMemfd::new(file);
         memfd.seals()?;
         let nr_pages = memfd.size().div_ceil(PAGE_SIZE as u64);
         if nr_pages > u32::MAX.into() {
             return Err(EFBIG);
         }
-        let page = PreservedPage::new()?;
-        let mut contents = Contents::new(nr_pages)?;
+        memfd.adopt_preserved()?;
+        let mut contents = Contents::new(nr_pages, encoding(format)?)?;
         contents.scan(&memfd)?;
-        let state = KBox::pin_init(new_mutex!(State { contents, page }), GFP_KERNEL_ACCOUNT)?;
-        Ok(KBox::new(Self { state, memfd }, GFP_KERNEL_ACCOUNT)?)
+        let contents = KBox::pin_init(new_mutex!(contents), GFP_KERNEL_ACCOUNT)?;
+        Ok(KBox::new(Self { contents, memfd }, GFP_KERNEL_ACCOUNT)?)
     }
 }
 
+/// Nothing yet, in `format`.
+fn encoding(format: Format) -> Result<KBox<dyn Encoding>> {
+    Ok(match format {
+        Format::V2 => KBox::new(PreservedFolios::new()?, GFP_KERNEL_ACCOUNT)?,
+        Format::Extents => KBox::new(PreservedExtents::new()?, GFP_KERNEL_ACCOUNT)?,
+    })
+}
+
 impl PreservedFile for PreservedMemfd {
+    fn prepare(&self) -> Result {
+        // What was filled since PRESERVE_FD is one thing less to do while the workload is paused.
+        self.contents.lock().rescan(&self.memfd)
+    }
+
     fn freeze(&self) -> Result<u64> {
-        let mut state = self.state.lock();
-        state.contents.scan(&self.memfd)?;
-        let array = state.contents.folios().array();
-        let ser = MemfdSer {
+        let mut contents = self.contents.lock();
+        contents.rescan(&self.memfd)?;
+        contents.describe(Properties {
             pos: self.memfd.position(),
             size: self.memfd.size(),
             seals: self.memfd.seals()?,
-            flags: 0,
-            nr_folios: array.len() as u64,
-            folios: array.serialize()?,
-        };
-        ser.write_to_prefix(&mut state.page.0).map_err(|_| EINVAL)?;
-        Ok(state.page.phys())
+        })
     }
 }

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A memfd that is being filled with folios of the previous kernel.
+//! A memfd that is being filled with pages of the previous kernel.
 
-use super::shmem::{inode, mapping};
-use crate::handover::{
-    memfd::{Folio, MemfdSer},
-    PAGE_SIZE,
+use super::{restore::Refusal, shmem::inode};
+use crate::{
+    handover::{
+        extent::{Extent, KeyWalk},
+        memfd::MemfdSer,
+        Malformed, PAGE_SIZE,
+    },
+    kho::preserved_order,
 };
-use core::ptr::{null_mut, NonNull};
+use core::ptr::NonNull;
 use kernel::{
     bindings,
     error::{from_err_ptr, to_result},
@@ -16,44 +20,82 @@ use kernel::{
     sync::aref::ARef,
 };
 
-/// A folio of the previous kernel that has become one of this kernel.
+/// Pages of the previous kernel that have become pages of this one, to be put into a file.
 ///
-/// Without [`Self::free`] or [`NewMemfd::insert`] it is kept for ever: it is the user's data.
+/// Without [`Self::free`] or [`NewMemfd::add`] they are kept for ever: they are the user's data.
 ///
 /// # Invariants
 ///
-/// `folio` is a folio that this owns, which is not in any page cache. `index` is a multiple of its
-/// number of pages.
-pub(super) struct RestoredFolio {
-    folio: NonNull<bindings::folio>,
-    index: u64,
-    nr_pages: isize,
-    uptodate: bool,
+/// The pages of the extent are ours: single pages with a reference each, or one large folio with
+/// one. They are in no file.
+pub(super) struct RestoredExtent(Extent);
+
+impl RestoredExtent {
+    /// Takes over the extents of a memfd, in order. Fails with `EINVAL` where something has been
+    /// taken over before; `keys` has followed all extents before this one.
+    pub(super) fn claim(
+        extent: &Extent,
+        starts_range: bool,
+        keys: &mut KeyWalk,
+    ) -> Result<Self, Refusal> {
+        keys.advance(extent, starts_range, |pfn| claim_key(pfn, extent.order != 0))?;
+        // INVARIANT: KHO gave us the only reference to what its keys say, and they cover the extent.
+        Ok(Self(*extent))
+    }
+
+    /// Zeroes the pages: there never was anything in them.
+    pub(super) fn zero(&self) {
+        let mut pfn = self.0.pfn;
+        while pfn < self.0.end_pfn() {
+            // SAFETY: By the type invariant the pages are ours.
+            unsafe {
+                let folio = bindings::page_folio(bindings::pfn_to_page(pfn as usize));
+                bindings::folio_zero_range(folio, 0, PAGE_SIZE << self.0.order);
+            }
+            pfn += 1 << self.0.order;
+        }
+    }
+
+    /// Adds `next` to this, if it follows in memory and in the file; gives it back if not.
+    pub(super) fn merge(&mut self, next: Self) -> Result<(), Self> {
+        // INVARIANT: The pages of `next` are now of this.
+        if self.0.merge(&next.0) {
+            Ok(())
+        } else {
+            Err(next)
+        }
+    }
+
+    /// Frees the pages.
+    pub(super) fn free(self) {
+        let mut pfn = self.0.pfn;
+        while pfn < self.0.end_pfn() {
+            // SAFETY: By the type invariant this owns the reference.
+            unsafe {
+                let folio = bindings::page_folio(bindings::pfn_to_page(pfn as usize));
+                bindings::folio_put(folio);
+            }
+            pfn += 1 << self.0.order;
+        }
+    }
 }
 
-impl RestoredFolio {
-    /// Takes the folio over. Fails with `EINVAL` if it has been taken over before.
-    pub(super) fn claim(folio: &Folio) -> Result<Self> {
-        let pa = folio.pfn * PAGE_SIZE as u64;
-        if crate::kho::preserved_order(pa) != Some(folio.order) {
-            return Err(EINVAL);
+/// Takes over what is preserved as one key at frame `pfn`, and says of which order it is.
+fn claim_key(pfn: u64, as_folio: bool) -> Result<u32, Refusal> {
+    let pa = pfn.saturating_mul(PAGE_SIZE as u64);
+    let order = preserved_order(pa).ok_or(Malformed::NotPreserved(pa))?;
+    // SAFETY: KHO says that this is preserved there.
+    let restored = unsafe {
+        if as_folio {
+            bindings::kho_restore_folio(pa).cast::<c_void>()
+        } else {
+            bindings::kho_restore_pages(pa, 1 << order).cast::<c_void>()
         }
-        // SAFETY: KHO says that a folio of this order is preserved there.
-        let restored = unsafe { bindings::kho_restore_folio(pa) };
-        // INVARIANT: KHO gave us the only reference; `Folio` says that the index is aligned.
-        Ok(Self {
-            folio: NonNull::new(restored).ok_or(EINVAL)?,
-            index: folio.index,
-            nr_pages: 1 << folio.order,
-            uptodate: folio.uptodate,
-        })
+    };
+    if restored.is_null() {
+        return Err(Malformed::NotPreserved(pa).into());
     }
-
-    /// Frees the folio.
-    pub(super) fn free(self) {
-        // SAFETY: By the type invariant this owns it.
-        unsafe { bindings::folio_put(self.folio.as_ptr()) };
-    }
+    Ok(order)
 }
 
 /// A memfd that nobody has seen yet.
@@ -99,38 +141,23 @@ impl NewMemfd {
         Ok(Self { file })
     }
 
-    /// Puts a folio into the file, as if it had been allocated for it: charged to the caller's
-    /// memory cgroup and accounted to the inode. On failure the folio is kept.
+    /// Puts pages into the file. They are accounted to it, but come into its page cache when they
+    /// are touched, or by [`super::shmem::adopt_preserved`]. On failure they are kept: `EEXIST` where
+    /// there are pages already.
     ///
     /// Context: may sleep.
-    pub(super) fn insert(&self, restored: RestoredFolio) -> Result {
-        let folio = restored.folio.as_ptr();
-        let inode = inode(&self.file);
-        let mapping = mapping(&self.file);
-        // SAFETY: By their invariants the folio is ours alone, and file, inode and mapping valid.
-        // The folio is locked and swap-backed, and its index aligned, as shmem wants it.
-        unsafe {
-            let gfp = bindings::mapping_gfp_mask(mapping);
-            bindings::__folio_set_locked(folio);
-            bindings::__folio_set_swapbacked(folio);
-            to_result(bindings::mem_cgroup_charge(folio, null_mut(), gfp))?;
-            to_result(bindings::shmem_inode_acct_blocks(inode, restored.nr_pages))?;
-            let index = restored.index as usize;
-            let added = bindings::shmem_add_to_page_cache(folio, mapping, index, null_mut(), gfp);
-            // On failure this takes the accounting back: the page is not there.
-            bindings::shmem_recalc_inode(inode, restored.nr_pages, 0);
-            to_result(added)?;
-
-            if restored.uptodate {
-                bindings::folio_mark_uptodate(folio);
-            }
-            bindings::folio_mark_dirty(folio);
-            bindings::folio_add_lru(folio);
-            bindings::folio_unlock(folio);
-            // The page cache has its own reference.
-            bindings::folio_put(folio);
-        }
-        Ok(())
+    pub(super) fn add(&self, restored: RestoredExtent) -> Result {
+        let RestoredExtent(extent) = restored;
+        // SAFETY: By their invariants the pages are ours, with valid data, and the file is nobody
+        // else's. A large folio's index is aligned.
+        to_result(unsafe {
+            bindings::shmem_add_preserved(
+                inode(&self.file),
+                extent.index as usize,
+                extent.pfn as usize,
+                extent.nr_pages as usize,
+            )
+        })
     }
 
     /// The file, filled.

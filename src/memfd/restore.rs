@@ -5,28 +5,45 @@
 //! Everything is checked before anything of the data is touched: what is not understood is neither
 //! freed nor shown to anybody.
 
-use super::new_memfd::{NewMemfd, RestoredFolio};
+use super::{
+    new_memfd::{NewMemfd, RestoredExtent},
+    Format,
+};
 use crate::{
     handover::{
-        memfd::{Folio, FolioCheck, FolioSer, MemfdSer, KNOWN_SEALS},
-        vmalloc::Piece,
+        extent::{Extent, ExtentCheck, KeyWalk},
+        memfd::{FolioCheck, FolioSer, MemfdSer, KNOWN_SEALS},
+        vmalloc,
         Malformed, Page, Source, PAGE_SIZE,
     },
     kho::{preserved_order, Incoming, RestoredPages},
 };
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
+use zerocopy::{Immutable, KnownLayout};
 
 /// The description of a memfd, taken over from the previous kernel: freed when dropped.
 struct Description {
+    format: Format,
     memfd: MemfdSer,
-    /// The pages with [`FolioSer`], in order.
+    /// The page of the description itself.
+    head: Option<RestoredPages>,
+    /// The pages with the array of entries, in order.
     array: KVVec<RestoredPages>,
     /// All other pages.
     other: KVec<RestoredPages>,
 }
 
+/// An extent of the description.
+struct Piece {
+    extent: Extent,
+    /// Whether a range starts with it.
+    starts_range: bool,
+    /// Whether its data is valid.
+    uptodate: bool,
+}
+
 /// Why a memfd is refused.
-enum Refusal {
+pub(super) enum Refusal {
     Malformed(Malformed),
     UnknownSeals(u32),
     Failed(Error),
@@ -41,6 +58,12 @@ impl From<Malformed> for Refusal {
 impl From<kernel::alloc::AllocError> for Refusal {
     fn from(_: kernel::alloc::AllocError) -> Self {
         Refusal::Failed(ENOMEM)
+    }
+}
+
+impl From<core::num::TryFromIntError> for Refusal {
+    fn from(_: core::num::TryFromIntError) -> Self {
+        Refusal::Failed(EOVERFLOW)
     }
 }
 
@@ -74,26 +97,28 @@ impl Description {
     ///
     /// The pages are ours before they are believed: an entry that claims one of them as the user's
     /// data is found out. On failure they are kept.
-    fn claim(pa: u64) -> Result<Self, Refusal> {
+    fn claim(format: Format, pa: u64) -> Result<Self, Refusal> {
         let mut scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
         if !Incoming.read(pa, &mut scratch) {
             return Err(Malformed::NotPreserved(pa).into());
         }
         let (memfd, _) =
             MemfdSer::read_from_prefix(&scratch.0).map_err(|_| Malformed::NotPreserved(pa))?;
-        memfd.validate()?;
+        memfd.validate(format.in_head())?;
         if memfd.seals & !KNOWN_SEALS != 0 {
             return Err(Refusal::UnknownSeals(memfd.seals));
         }
 
         let mut description = Self {
+            format,
             memfd,
+            head: None,
             array: KVVec::new(),
             other: KVec::new(),
         };
         let checked = description
             .claim_pages(pa, &mut scratch)
-            .and_then(|()| description.for_each(|_| Ok(())));
+            .and_then(|()| description.check());
         match checked {
             Ok(()) => Ok(description),
             Err(why) => {
@@ -104,49 +129,126 @@ impl Description {
     }
 
     fn claim_pages(&mut self, pa: u64, scratch: &mut Page) -> Result<(), Refusal> {
+        let in_head = self.format.in_head();
         let Self {
             memfd,
+            head,
             array,
             other,
+            ..
         } = self;
-        other.push(claim(pa, 0)?, GFP_KERNEL)?;
-        if memfd.nr_folios == 0 {
+        *head = Some(claim(pa, 0)?);
+        if memfd.nr_in_array(in_head) == 0 {
             return Ok(());
         }
-        let order = memfd.folios.order;
-        memfd.folios.walk(&Incoming, scratch, |piece| {
+        let order = memfd.entries.order;
+        memfd.entries.walk(&Incoming, scratch, |piece| {
             match piece {
-                Piece::Chunk(pa) => other.push(claim(pa, 0)?, GFP_KERNEL)?,
-                Piece::Pages(pa) => array.push(claim(pa, order.into())?, GFP_KERNEL)?,
+                vmalloc::Piece::Chunk(pa) => other.push(claim(pa, 0)?, GFP_KERNEL)?,
+                vmalloc::Piece::Pages(pa) => array.push(claim(pa, order.into())?, GFP_KERNEL)?,
             }
             Ok(())
         })
     }
 
-    /// Calls `visit` with each folio. Ends early at one that is not, or no more, preserved.
-    fn for_each(&self, mut visit: impl FnMut(Folio) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    /// Calls `visit` with each extent. Ends early at one that is not, or no more, preserved.
+    fn for_each(&self, visit: impl FnMut(Piece) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        match self.format {
+            Format::V2 => self.for_each_folio(visit),
+            Format::Extents => self.for_each_extent(visit),
+        }
+    }
+
+    fn for_each_extent(
+        &self,
+        mut visit: impl FnMut(Piece) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut check = ExtentCheck::new(&self.memfd);
+        self.for_each_entry(|entry| {
+            let (extent, starts_range) = check.next(entry)?;
+            visit(Piece {
+                extent,
+                starts_range,
+                uptodate: true,
+            })
+        })
+    }
+
+    fn for_each_folio(
+        &self,
+        mut visit: impl FnMut(Piece) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         let mut check = FolioCheck::new(&self.memfd);
-        let mut left = self.memfd.nr_folios;
+        self.for_each_entry(|entry: &FolioSer| {
+            if entry.pfn() == 0 {
+                return Ok(());
+            }
+            let order = key_order(entry.pfn())?;
+            let folio = check.next(entry, order)?;
+            visit(Piece {
+                extent: Extent::folio(folio.pfn, folio.index, folio.order),
+                starts_range: true,
+                uptodate: folio.uptodate,
+            })
+        })
+    }
+
+    /// Calls `visit` with each entry of the array.
+    fn for_each_entry<T: FromBytes + KnownLayout + Immutable>(
+        &self,
+        mut visit: impl FnMut(&T) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut left = self.memfd.nr_entries;
+        let head = self.head.iter().flat_map(|pages| pages.as_pages());
+        for page in head {
+            let (_, rest) = MemfdSer::ref_from_prefix(&page.0)
+                .map_err(|_| Malformed::Field("description of a memfd"))?;
+            let in_head = self.format.in_head().min(usize::try_from(left)?);
+            let (entries, _) = <[T]>::ref_from_prefix_with_elems(rest, in_head)
+                .map_err(|_| Malformed::Count(left))?;
+            for entry in entries {
+                left -= 1;
+                visit(entry)?;
+            }
+        }
         for page in self.array.iter().flat_map(|pages| pages.as_pages()) {
-            let entries = <[FolioSer]>::ref_from_bytes(&page.0)
-                .map_err(|_| Malformed::Field("folio array"))?;
+            let entries = <[T]>::ref_from_bytes(&page.0)
+                .map_err(|_| Malformed::Field("array of a memfd"))?;
             for entry in entries {
                 if left == 0 {
                     return Ok(());
                 }
                 left -= 1;
-                if entry.pfn() == 0 {
-                    continue;
-                }
-                let pa = entry
-                    .pfn()
-                    .checked_mul(PAGE_SIZE as u64)
-                    .ok_or(Malformed::Field("folio frame"))?;
-                let order = preserved_order(pa).ok_or(Malformed::NotPreserved(pa))?;
-                visit(check.next(entry, order)?)?;
+                visit(entry)?;
             }
         }
         Ok(())
+    }
+
+    /// Checks that all extents are what they claim to be, without touching any.
+    fn check(&self) -> Result<(), Refusal> {
+        let mut keys = KeyWalk::new();
+        self.for_each(|piece| {
+            keys.advance(&piece.extent, piece.starts_range, |pfn| {
+                Ok::<_, Refusal>(key_order(pfn)?)
+            })
+        })?;
+        Ok(keys.finish()?)
+    }
+
+    /// Takes all extents over, and calls `visit` with each.
+    fn claim_all(
+        &self,
+        mut visit: impl FnMut(RestoredExtent) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut keys = KeyWalk::new();
+        self.for_each(|piece| {
+            let restored = RestoredExtent::claim(&piece.extent, piece.starts_range, &mut keys)?;
+            if !piece.uptodate {
+                restored.zero();
+            }
+            visit(restored)
+        })
     }
 
     /// Keeps the pages for ever.
@@ -160,13 +262,22 @@ fn claim(pa: u64, order: u32) -> Result<RestoredPages, Malformed> {
     RestoredPages::claim(pa, order).ok_or(Malformed::NotPreserved(pa))
 }
 
+/// Of which order the preservation at frame `pfn` is.
+fn key_order(pfn: u64) -> Result<u32, Malformed> {
+    let pa = pfn
+        .checked_mul(PAGE_SIZE as u64)
+        .ok_or(Malformed::Field("frame"))?;
+    preserved_order(pa).ok_or(Malformed::NotPreserved(pa))
+}
+
 /// Makes a memfd of the description at `pa`, of any value.
 ///
-/// On failure all memory is kept.
+/// The pages are in the file when this returns, but come into its page cache later: see
+/// [`NewMemfd::add`]. On failure all memory is kept.
 ///
 /// Context: may sleep.
-pub(super) fn retrieve(pa: u64) -> Result<ARef<File>> {
-    let description = Description::claim(pa)?;
+pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>> {
+    let description = Description::claim(format, pa)?;
     let memfd = match NewMemfd::new(&description.memfd) {
         Ok(memfd) => memfd,
         Err(err) => {
@@ -174,8 +285,7 @@ pub(super) fn retrieve(pa: u64) -> Result<ARef<File>> {
             return Err(err);
         }
     };
-    let filled = description.for_each(|folio| Ok(memfd.insert(RestoredFolio::claim(&folio)?)?));
-    match filled {
+    match fill(&memfd, &description) {
         Ok(()) => Ok(memfd.into_file()),
         Err(why) => {
             memfd.leak();
@@ -185,13 +295,35 @@ pub(super) fn retrieve(pa: u64) -> Result<ARef<File>> {
     }
 }
 
+/// Puts all extents into `memfd`, in runs as long as can be.
+fn fill(memfd: &NewMemfd, description: &Description) -> Result<(), Refusal> {
+    let mut run: Option<RestoredExtent> = None;
+    description.claim_all(|next| {
+        let next = match &mut run {
+            Some(run) => match run.merge(next) {
+                Ok(()) => return Ok(()),
+                Err(next) => next,
+            },
+            None => next,
+        };
+        match run.replace(next) {
+            Some(whole) => Ok(memfd.add(whole)?),
+            None => Ok(()),
+        }
+    })?;
+    match run {
+        Some(last) => Ok(memfd.add(last)?),
+        None => Ok(()),
+    }
+}
+
 /// Frees the memfd that is described at `pa`, of any value: nobody wanted it.
 ///
 /// Context: may sleep.
-pub(super) fn discard(pa: u64) {
-    let freed = Description::claim(pa).and_then(|description| {
-        description.for_each(|folio| {
-            RestoredFolio::claim(&folio)?.free();
+pub(super) fn discard(format: Format, pa: u64) {
+    let freed = Description::claim(format, pa).and_then(|description| {
+        description.claim_all(|extent| {
+            extent.free();
             Ok(())
         })
     });

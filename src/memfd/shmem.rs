@@ -83,6 +83,17 @@ impl FrozenMemfd {
         u64::try_from(size).unwrap_or(0)
     }
 
+    /// Number of pages that the file has, be they in memory or swapped out.
+    pub(super) fn nr_populated(&self) -> u64 {
+        // SAFETY: Inode and mapping are valid. The numbers may change at any time.
+        unsafe {
+            let in_memory = addr_of_mut!((*mapping(&self.file)).nrpages).read_volatile();
+            let info = bindings::SHMEM_I(inode(&self.file));
+            let swapped = addr_of_mut!((*info).swapped).read_volatile();
+            (in_memory as u64).saturating_add(swapped as u64)
+        }
+    }
+
     /// The file position in bytes.
     pub(super) fn position(&self) -> u64 {
         // SAFETY: The file is valid. The position may change at any time; any value of it will do.
@@ -100,6 +111,17 @@ impl FrozenMemfd {
             return Err(EOPNOTSUPP);
         }
         Ok(seals)
+    }
+
+    /// Brings in what was retrieved and is not in the page cache yet: at once it goes quicker than
+    /// page by page.
+    pub(super) fn adopt_preserved(&self) -> Result {
+        // SAFETY: The inode is valid, and one of shmem.
+        let swapped = unsafe { (*bindings::SHMEM_I(inode(&self.file))).swapped };
+        if swapped == 0 {
+            return Ok(());
+        }
+        adopt_preserved(&self.file)
     }
 
     /// The first run of populated pages in `range`, in pages. Swapped out is populated.
@@ -151,6 +173,50 @@ impl Drop for FrozenMemfd {
     }
 }
 
+/// Brings all pages into the page cache of `file` that a previous kernel preserved and nobody has
+/// touched yet; they are charged to the memory cgroup of the caller.
+///
+/// Ends early with `ENOMEM` if that is full, with `EINTR` when the task was killed. What is left
+/// then is brought in by the first touch.
+///
+/// Context: may sleep, and may take long: it yields the CPU.
+pub(super) fn adopt_preserved(file: &File) -> Result {
+    let mut index = 0;
+    while let Some(found) = first_preserved(file, index) {
+        yield_cpu()?;
+        let mut folio = null_mut();
+        // SAFETY: The inode is valid, and one of shmem. The folio comes locked and with a reference.
+        unsafe {
+            let sgp = bindings::sgp_type_SGP_READ;
+            to_result(bindings::shmem_get_folio(
+                inode(file),
+                found as usize,
+                0,
+                &mut folio,
+                sgp,
+            ))?;
+            if !folio.is_null() {
+                bindings::folio_unlock(folio);
+                bindings::folio_put(folio);
+            }
+        }
+        index = found.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// The offset of the first page from `index` on that is in the file, but not in its page cache.
+fn first_preserved(file: &File, index: u64) -> Option<u64> {
+    let mut walk = Walk::new(mapping(file), index);
+    loop {
+        let found = walk.next(usize::MAX as u64)?;
+        // SAFETY: The function looks at the entry's value only.
+        if unsafe { bindings::shmem_entry_is_preserved(walk.entry) } {
+            return Some(found);
+        }
+    }
+}
+
 /// Freezes or thaws the mapping of a shmem file.
 fn set_frozen(file: &File, frozen: bool) {
     let inode = inode(file);
@@ -165,6 +231,8 @@ fn set_frozen(file: &File, frozen: bool) {
 /// A walk over what a mapping has, in the order of the file.
 struct Walk {
     state: bindings::xa_state,
+    /// What was found last.
+    entry: *mut c_void,
     _rcu: rcu::Guard,
 }
 
@@ -190,6 +258,7 @@ impl Walk {
                 xa_update: None,
                 xa_lru: null_mut(),
             },
+            entry: null_mut(),
             _rcu: rcu::read_lock(),
         }
     }
@@ -202,7 +271,10 @@ impl Walk {
             match entry as usize {
                 0 => return None,
                 Self::RETRY => self.state.xa_node = Self::RESTART as *mut _,
-                _ => return Some(self.state.xa_index as u64),
+                _ => {
+                    self.entry = entry;
+                    return Some(self.state.xa_index as u64);
+                }
             }
         }
     }

@@ -156,7 +156,11 @@ impl IncomingSession {
         if let Some(record) = inner.record.take() {
             record.forget();
         }
-        while let Some((token, file)) = inner.files.pop() {
+        // They are nobody's any more. To finish them may take long: neither a list of sessions nor
+        // a kexec shall wait for it.
+        let mut files = core::mem::replace(&mut inner.files, OrderedMap::new());
+        drop(inner);
+        while let Some((token, file)) = files.pop() {
             trace::sure_step(Step::Finish, &self.name, token, || file.finish());
         }
         Ok(())

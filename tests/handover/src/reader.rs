@@ -193,7 +193,7 @@ fn read_memfd(incoming: &Incoming<'_>, pa: u64) -> Result<Memfd, Malformed> {
         return Err(Malformed::NotPreserved(pa));
     }
     let (memfd, _) = MemfdSer::read_from_prefix(&page.0).expect("a page is larger");
-    memfd.validate()?;
+    memfd.validate(0)?;
     if memfd.seals & !KNOWN_SEALS != 0 {
         return Err(Malformed::Field("memfd seals"));
     }
@@ -201,7 +201,7 @@ fn read_memfd(incoming: &Incoming<'_>, pa: u64) -> Result<Memfd, Malformed> {
     assert_eq!(memfd.flags, 0);
     incoming.claim(pa, 0)?;
 
-    let pages = if memfd.nr_folios == 0 {
+    let pages = if memfd.nr_entries == 0 {
         Vec::new()
     } else {
         claim_array(incoming, &memfd)?
@@ -215,17 +215,17 @@ fn read_memfd(incoming: &Incoming<'_>, pa: u64) -> Result<Memfd, Malformed> {
         size: memfd.size,
         seals: memfd.seals,
         folios: folios.iter().map(|it| (it.index, it.order)).collect(),
-        array_order: if memfd.nr_folios == 0 {
+        array_order: if memfd.nr_entries == 0 {
             0
         } else {
-            memfd.folios.order
+            memfd.entries.order
         },
     })
 }
 
 /// Takes over the pages of the array of folios, and returns the addresses of all that have entries.
 fn claim_array(incoming: &Incoming<'_>, memfd: &MemfdSer) -> Result<Vec<u64>, Malformed> {
-    let array = memfd.folios;
+    let array = memfd.entries;
     let mut pages = Vec::new();
     incoming.memory.take_reads();
     let walked = array.walk(incoming, &mut scratch(), |piece| match piece {
@@ -242,7 +242,7 @@ fn claim_array(incoming: &Incoming<'_>, memfd: &MemfdSer) -> Result<Vec<u64>, Ma
     assert!(pages.len() <= array.nr_pages as usize);
     walked?;
     assert_eq!(pages.len(), array.nr_pages as usize);
-    assert!(memfd.nr_folios <= (pages.len() * FolioSer::PER_PAGE) as u64);
+    assert!(memfd.nr_entries <= (pages.len() * FolioSer::PER_PAGE) as u64);
     Ok(pages)
 }
 
@@ -254,7 +254,7 @@ fn check_folios(
 ) -> Result<Vec<Folio>, Malformed> {
     let mut check = FolioCheck::new(memfd);
     let mut folios: Vec<Folio> = Vec::new();
-    let mut left = memfd.nr_folios;
+    let mut left = memfd.nr_entries;
     for &page in pages {
         for entry in folios_of(incoming.memory, page) {
             if left == 0 {

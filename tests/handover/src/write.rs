@@ -147,8 +147,8 @@ fn memfd(memory: &mut Memory, memfd: &Memfd) -> u64 {
         size: memfd.size,
         seals: memfd.seals,
         flags: 0,
-        nr_folios: folios.len() as u64,
-        folios: if folios.is_empty() {
+        nr_entries: folios.len() as u64,
+        entries: if folios.is_empty() {
             VmallocSer::new(0, 0)
         } else {
             array(memory, &folios, memfd.array_order)

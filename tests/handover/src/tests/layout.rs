@@ -101,8 +101,8 @@ fn memfd_entry() {
         size: B,
         seals: 0x4443_4241,
         flags: 0x5453_5251,
-        nr_folios: C,
-        folios: VmallocSer {
+        nr_entries: C,
+        entries: VmallocSer {
             first: A,
             nr_pages: 0x6463_6261,
             flags: 0x7271,

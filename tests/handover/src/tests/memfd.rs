@@ -7,14 +7,14 @@ use crate::handover::{memfd::MemfdSer, vmalloc::VmallocSer, Malformed};
 use proptest::prelude::*;
 
 /// A good description.
-pub(super) fn memfd(size: u64, nr_folios: u64, nr_pages: u32) -> MemfdSer {
+pub(super) fn memfd(size: u64, nr_entries: u64, nr_pages: u32) -> MemfdSer {
     MemfdSer {
         pos: 0,
         size,
         seals: 0,
         flags: 0,
-        nr_folios,
-        folios: VmallocSer::new(0x1000, nr_pages),
+        nr_entries,
+        entries: VmallocSer::new(0x1000, nr_pages),
     }
 }
 
@@ -29,12 +29,12 @@ fn position_and_size() {
             ..=MAX => Ok(()),
             _ => Err(Malformed::Field("memfd position")),
         };
-        assert_eq!(it.validate(), expected);
+        assert_eq!(it.validate(0), expected);
         let expected = match value {
             ..=MAX => Ok(()),
             _ => Err(Malformed::Field("memfd size")),
         };
-        assert_eq!(memfd(value, 1, 1).validate(), expected);
+        assert_eq!(memfd(value, 1, 1).validate(0), expected);
     }
 }
 
@@ -43,17 +43,17 @@ fn flags_and_seals() {
     for bit in 0..32 {
         let mut it = memfd(4096, 1, 1);
         it.flags = 1 << bit;
-        assert_eq!(it.validate(), Err(Malformed::Field("memfd flags")));
+        assert_eq!(it.validate(0), Err(Malformed::Field("memfd flags")));
         // Unknown seals are for the caller to refuse: that has an errno of its own.
         let mut it = memfd(4096, 1, 1);
         it.seals = 1 << bit;
-        assert_eq!(it.validate(), Ok(()));
+        assert_eq!(it.validate(0), Ok(()));
     }
 }
 
 #[test]
 fn number_of_folios() {
-    for (nr_folios, nr_pages, good) in [
+    for (nr_entries, nr_pages, good) in [
         (0, 0, true),
         (0, u32::MAX, true),
         (1, 0, false),
@@ -71,20 +71,20 @@ fn number_of_folios() {
         let expected = if good {
             Ok(())
         } else {
-            Err(Malformed::Count(nr_folios))
+            Err(Malformed::Count(nr_entries))
         };
-        let it = memfd(4096, nr_folios, nr_pages);
-        assert_eq!(it.validate(), expected);
+        let it = memfd(4096, nr_entries, nr_pages);
+        assert_eq!(it.validate(0), expected);
     }
     // Nothing of the array counts if there are no folios.
     let mut it = memfd(4096, 0, 0);
-    it.folios = VmallocSer {
+    it.entries = VmallocSer {
         first: !0,
         nr_pages: 0,
         flags: !0,
         order: !0,
     };
-    assert_eq!(it.validate(), Ok(()));
+    assert_eq!(it.validate(0), Ok(()));
 }
 
 #[test]
@@ -108,14 +108,14 @@ proptest! {
         pos in prop_oneof![any::<u64>(), prop::sample::select(EDGES)],
         size in prop_oneof![any::<u64>(), prop::sample::select(EDGES)],
         flags in prop_oneof![4 => Just(0), 1 => any::<u32>()],
-        nr_folios in prop_oneof![any::<u64>(), prop::sample::select(EDGES)],
+        nr_entries in prop_oneof![any::<u64>(), prop::sample::select(EDGES)],
         nr_pages in any::<u32>(),
     ) {
-        let it = MemfdSer { pos, flags, ..memfd(size, nr_folios, nr_pages) };
+        let it = MemfdSer { pos, flags, ..memfd(size, nr_entries, nr_pages) };
         let good = pos <= MAX
             && size <= MAX
             && flags == 0
-            && u128::from(nr_folios) * 16 <= u128::from(nr_pages) * 4096;
-        prop_assert_eq!(it.validate().is_ok(), good);
+            && u128::from(nr_entries) * 16 <= u128::from(nr_pages) * 4096;
+        prop_assert_eq!(it.validate(0).is_ok(), good);
     }
 }

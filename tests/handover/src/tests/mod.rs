@@ -6,6 +6,7 @@ mod array;
 mod array_hostile;
 mod chain;
 mod chain_hostile;
+mod extent;
 mod folio;
 mod layout;
 mod luo;

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The extents of a memfd: runs of pages, in memory and in the file.
+
+use super::{
+    folio::PinnedBatch,
+    scan::{Encoding, Properties},
+    shmem,
+};
+use crate::{
+    handover::{
+        extent::{Extent, ExtentSer, IN_HEAD},
+        memfd::MemfdSer,
+    },
+    kho::{PreservedArray, PreservedPage},
+};
+use core::{mem::size_of, ops::Range};
+use kernel::{bindings, error::to_result, prelude::*};
+
+/// The entries as the next kernel finds them: behind the description in its page, and the rest in an
+/// array.
+struct Entries {
+    head: PreservedPage,
+    in_head: usize,
+    rest: PreservedArray<ExtentSer>,
+}
+
+impl Entries {
+    /// No entries.
+    fn new() -> Result<Self> {
+        Ok(Self {
+            head: PreservedPage::new()?,
+            in_head: 0,
+            rest: PreservedArray::new(),
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.in_head + self.rest.len()
+    }
+
+    /// The bytes of the entry number `i` of the head.
+    fn slot(i: usize) -> Range<usize> {
+        let start = size_of::<MemfdSer>() + i * size_of::<ExtentSer>();
+        start..start + size_of::<ExtentSer>()
+    }
+
+    /// Appends an entry. On failure nothing has changed.
+    fn push(&mut self, entry: &ExtentSer) -> Result {
+        if self.in_head == IN_HEAD {
+            return self.rest.push(entry);
+        }
+        let to = self.head.0.get_mut(Self::slot(self.in_head)).ok_or(EINVAL)?;
+        entry.write_to(to).map_err(|_| EINVAL)?;
+        self.in_head += 1;
+        Ok(())
+    }
+
+    /// Takes back all entries from number `len` on.
+    fn truncate(&mut self, len: usize) {
+        self.rest.truncate(len.saturating_sub(IN_HEAD));
+        self.in_head = self.in_head.min(len);
+    }
+
+    /// Iterates over copies of the entries from number `start` on, in order.
+    fn iter_from(&self, start: usize) -> impl Iterator<Item = ExtentSer> + '_ {
+        let in_head = (start..self.in_head).filter_map(|i| {
+            ExtentSer::read_from_bytes(self.head.0.get(Self::slot(i))?).ok()
+        });
+        let rest = self.rest.iter_from(start.saturating_sub(self.in_head));
+        Iterator::chain(in_head, rest)
+    }
+}
+
+/// Extents whose folios are pinned, until this is dropped.
+///
+/// # Invariants
+///
+/// This owns a pin of each folio in the extents.
+struct PinnedExtents(KVVec<Extent>);
+
+impl PinnedExtents {
+    /// Takes all extents out, whose pins the caller has taken over.
+    fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for PinnedExtents {
+    fn drop(&mut self) {
+        for extent in self.0.iter() {
+            // SAFETY: By the type invariant this owns the pins.
+            unsafe { unpin(extent) };
+        }
+    }
+}
+
+/// Unpins the folios of an extent.
+///
+/// # Safety
+///
+/// The caller owns a pin of each folio in the extent, and gives it up.
+unsafe fn unpin(extent: &Extent) {
+    let mut pfn = extent.pfn;
+    while pfn < extent.end_pfn() {
+        // SAFETY: By the contract of this function the folio is pinned, so that it is still there.
+        unsafe {
+            let page = bindings::pfn_to_page(pfn as usize);
+            bindings::unpin_folio(bindings::page_folio(page));
+        }
+        pfn += 1 << extent.order;
+    }
+}
+
+/// The folios of a memfd as "memfd-extents-v1" has them: few entries, and few KHO keys.
+///
+/// # Invariants
+///
+/// For each of `entries` this owns the pins of its folios, and the preservation of each range.
+/// Each [`Encoding::commit`] adds whole ranges.
+pub(super) struct PreservedExtents {
+    entries: Entries,
+    added: PinnedExtents,
+    nr_pages: u64,
+}
+
+impl PreservedExtents {
+    /// No extents.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            entries: Entries::new()?,
+            added: PinnedExtents(KVVec::new()),
+            nr_pages: 0,
+        })
+    }
+
+    /// Writes entries for what was added, in the order of memory. Returns their number of pages.
+    fn list_added(&mut self) -> Result<u64> {
+        let extents = &mut self.added.0;
+        if !extents.is_sorted_by_key(|extent| extent.pfn) {
+            extents.sort_unstable_by_key(|extent| extent.pfn);
+        }
+        let mut nr_pages = 0;
+        let mut before: Option<Extent> = None;
+        for (i, extent) in extents.iter().enumerate() {
+            if i % PinnedBatch::MAX == 0 {
+                shmem::yield_cpu()?;
+            }
+            let starts_range = !before.is_some_and(|before| before.adjoins(extent));
+            let entry = ExtentSer::new(extent, starts_range).ok_or(EFBIG)?;
+            self.entries.push(&entry)?;
+            nr_pages += extent.nr_pages;
+            before = Some(*extent);
+        }
+        Ok(nr_pages)
+    }
+
+    /// Preserves the ranges from entry number `start` on. On failure none of them is.
+    fn preserve_from(&self, start: usize) -> Result {
+        for range in ranges(&self.entries, start) {
+            let preserved = shmem::yield_cpu().and_then(|()| preserve(&range));
+            if let Err(err) = preserved {
+                for done in ranges(&self.entries, start) {
+                    if done.start == range.start {
+                        break;
+                    }
+                    unpreserve(&done);
+                }
+                return Err(err);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Encoding for PreservedExtents {
+    fn add(&mut self, mut batch: PinnedBatch, end: &mut u64) -> Result {
+        for folio in batch.drain() {
+            self.added.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
+            folio.settle();
+            let extent = folio.into_extent();
+            *end = extent.end_index();
+            let merged = match self.added.0.last_mut() {
+                Some(last) => last.merge(&extent),
+                None => false,
+            };
+            if !merged {
+                // There is room.
+                let _ = self.added.0.push_within_capacity(extent);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result {
+        let start = self.entries.len();
+        let listed = self.list_added();
+        let preserved = listed.and_then(|nr_pages| self.preserve_from(start).map(|()| nr_pages));
+        match preserved {
+            Ok(nr_pages) => {
+                // INVARIANT: The entries have taken over the pins, and their ranges are preserved.
+                self.added.forget();
+                self.nr_pages += nr_pages;
+                Ok(())
+            }
+            Err(err) => {
+                self.entries.truncate(start);
+                Err(err)
+            }
+        }
+    }
+
+    fn rollback(&mut self) {
+        self.added = PinnedExtents(KVVec::new());
+    }
+
+    fn nr_pages(&self) -> u64 {
+        self.nr_pages
+    }
+
+    fn describe(&mut self, memfd: Properties) -> Result<u64> {
+        let nr_entries = self.entries.len() as u64;
+        let ser = memfd.describe(nr_entries, self.entries.rest.serialize()?);
+        ser.write_to_prefix(&mut self.entries.head.0)
+            .map_err(|_| EINVAL)?;
+        Ok(self.entries.head.phys())
+    }
+}
+
+impl Drop for PreservedExtents {
+    fn drop(&mut self) {
+        for range in ranges(&self.entries, 0) {
+            unpreserve(&range);
+        }
+        for entry in self.entries.iter_from(0) {
+            // SAFETY: By the type invariant this owns the pins.
+            unsafe { unpin(&entry.extent()) };
+        }
+    }
+}
+
+/// The ranges of page frames that the entries from number `start` on make, the first of which starts
+/// one.
+fn ranges(
+    entries: &Entries,
+    start: usize,
+) -> impl Iterator<Item = Range<u64>> + '_ {
+    let mut entries = entries.iter_from(start).peekable();
+    core::iter::from_fn(move || {
+        let first = entries.next()?.extent();
+        let mut range = first.pfn..first.end_pfn();
+        while let Some(entry) = entries.next_if(|entry| !entry.starts_range()) {
+            range.end = entry.extent().end_pfn();
+        }
+        Some(range)
+    })
+}
+
+/// Preserves a range.
+fn preserve(range: &Range<u64>) -> Result {
+    // SAFETY: The function only notes the frames, which are those of pinned folios.
+    to_result(unsafe {
+        let page = bindings::pfn_to_page(range.start as usize);
+        bindings::kho_preserve_pages(page, (range.end - range.start) as usize)
+    })
+}
+
+/// Undoes [`preserve`].
+fn unpreserve(range: &Range<u64>) {
+    // SAFETY: As there; the callers preserved exactly this range.
+    unsafe {
+        let page = bindings::pfn_to_page(range.start as usize);
+        bindings::kho_unpreserve_pages(page, (range.end - range.start) as usize);
+    }
+}
