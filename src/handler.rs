@@ -34,8 +34,8 @@ use kernel::{
 
 /// How a file type is preserved.
 ///
-/// Callbacks may sleep, and are called with the session locked: they must not call back into a
-/// session. They may be called for several sessions at once.
+/// Callbacks may sleep, and are called with the session locked, but for [`Self::finish`]: they must
+/// not call back into a session. They may be called for several sessions at once.
 pub trait FileHandler: Send + Sync {
     /// The compatible string by which the next kernel finds the handler. It stands for the layout
     /// of what [`PreservedFile::freeze`] hands over, too.

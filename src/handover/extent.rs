@@ -88,9 +88,8 @@ impl Extent {
     /// Makes `next` a part of this, if it follows in memory and in the file, too.
     pub(crate) fn merge(&mut self, next: &Self) -> bool {
         let total = self.nr_pages + next.nr_pages;
-        let mergeable = self.adjoins(next)
-            && next.index == self.end_index()
-            && total <= u64::from(u32::MAX);
+        let mergeable =
+            self.adjoins(next) && next.index == self.end_index() && total <= u64::from(u32::MAX);
         if mergeable {
             self.nr_pages = total;
         }

@@ -60,13 +60,19 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
         while self.pages.len() > self.len.div_ceil(Self::PER_PAGE) {
             self.pages.pop();
             let slot = self.pages.len() % CHUNK_CAPACITY;
-            let last = self.chunks.last_mut().and_then(|chunk| chunk_mut(chunk).ok());
+            let last = self
+                .chunks
+                .last_mut()
+                .and_then(|chunk| chunk_mut(chunk).ok());
             if let Some(listed) = last.and_then(|chunk| chunk.pages.get_mut(slot)) {
                 *listed = 0;
             }
             if slot == 0 {
                 self.chunks.pop();
-                let last = self.chunks.last_mut().and_then(|chunk| chunk_mut(chunk).ok());
+                let last = self
+                    .chunks
+                    .last_mut()
+                    .and_then(|chunk| chunk_mut(chunk).ok());
                 if let Some(chunk) = last {
                     chunk.next = 0;
                 }

@@ -50,7 +50,11 @@ impl Entries {
         if self.in_head == IN_HEAD {
             return self.rest.push(entry);
         }
-        let to = self.head.0.get_mut(Self::slot(self.in_head)).ok_or(EINVAL)?;
+        let to = self
+            .head
+            .0
+            .get_mut(Self::slot(self.in_head))
+            .ok_or(EINVAL)?;
         entry.write_to(to).map_err(|_| EINVAL)?;
         self.in_head += 1;
         Ok(())
@@ -64,9 +68,8 @@ impl Entries {
 
     /// Iterates over copies of the entries from number `start` on, in order.
     fn iter_from(&self, start: usize) -> impl Iterator<Item = ExtentSer> + '_ {
-        let in_head = (start..self.in_head).filter_map(|i| {
-            ExtentSer::read_from_bytes(self.head.0.get(Self::slot(i))?).ok()
-        });
+        let in_head = (start..self.in_head)
+            .filter_map(|i| ExtentSer::read_from_bytes(self.head.0.get(Self::slot(i))?).ok());
         let rest = self.rest.iter_from(start.saturating_sub(self.in_head));
         Iterator::chain(in_head, rest)
     }
@@ -241,10 +244,7 @@ impl Drop for PreservedExtents {
 
 /// The ranges of page frames that the entries from number `start` on make, the first of which starts
 /// one.
-fn ranges(
-    entries: &Entries,
-    start: usize,
-) -> impl Iterator<Item = Range<u64>> + '_ {
+fn ranges(entries: &Entries, start: usize) -> impl Iterator<Item = Range<u64>> + '_ {
     let mut entries = entries.iter_from(start).peekable();
     core::iter::from_fn(move || {
         let first = entries.next()?.extent();

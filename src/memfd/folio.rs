@@ -27,7 +27,11 @@ impl Pinned {
         let folio = self.0.as_ptr();
         // SAFETY: By the type invariant the folio is valid and stays in the page cache.
         unsafe {
-            let index = (*folio).__bindgen_anon_1.__bindgen_anon_1.__bindgen_anon_2.index;
+            let index = (*folio)
+                .__bindgen_anon_1
+                .__bindgen_anon_1
+                .__bindgen_anon_2
+                .index;
             Extent::folio(
                 bindings::folio_pfn(folio) as u64,
                 index as u64,

@@ -38,7 +38,9 @@ impl RestoredExtent {
         starts_range: bool,
         keys: &mut KeyWalk,
     ) -> Result<Self, Refusal> {
-        keys.advance(extent, starts_range, |pfn| claim_key(pfn, extent.order != 0))?;
+        keys.advance(extent, starts_range, |pfn| {
+            claim_key(pfn, extent.order != 0)
+        })?;
         // INVARIANT: KHO gave us the only reference to what its keys say, and they cover the extent.
         Ok(Self(*extent))
     }

@@ -13,8 +13,7 @@ use crate::{
     handover::{
         extent::{Extent, ExtentCheck, KeyWalk},
         memfd::{FolioCheck, FolioSer, MemfdSer, KNOWN_SEALS},
-        vmalloc,
-        Malformed, Page, Source, PAGE_SIZE,
+        vmalloc, Malformed, Page, Source, PAGE_SIZE,
     },
     kho::{preserved_order, Incoming, RestoredPages},
 };
@@ -212,8 +211,8 @@ impl Description {
             }
         }
         for page in self.array.iter().flat_map(|pages| pages.as_pages()) {
-            let entries = <[T]>::ref_from_bytes(&page.0)
-                .map_err(|_| Malformed::Field("array of a memfd"))?;
+            let entries =
+                <[T]>::ref_from_bytes(&page.0).map_err(|_| Malformed::Field("array of a memfd"))?;
             for entry in entries {
                 if left == 0 {
                     return Ok(());

@@ -117,10 +117,7 @@ fn a_range_adjoins() {
     let mut check = ExtentCheck::new(&memfd);
     assert!(check.next(&raw(100, RANGE, 50, 10)).is_ok());
     // Whatever is between them in the file.
-    assert_eq!(
-        check.next(&raw(110, 0, 7, 5)),
-        Ok((run(110, 7, 5), false))
-    );
+    assert_eq!(check.next(&raw(110, 0, 7, 5)), Ok((run(110, 7, 5), false)));
     assert_eq!(check.next(&raw(116, 0, 60, 5)), Err(BORDER));
     // What was refused does not count.
     assert!(check.next(&raw(115, 0, 60, 1)).is_ok());
@@ -142,7 +139,10 @@ fn merging() {
     let mut folio = Extent::folio(16, 0, 2);
     assert!(!folio.merge(&run(20, 4, 1)));
     let mut largest = run(1, 0, u32::MAX.into());
-    assert!(!largest.merge(&run(1 << 32, u32::MAX.into(), 1)), "too large");
+    assert!(
+        !largest.merge(&run(1 << 32, u32::MAX.into(), 1)),
+        "too large"
+    );
 }
 
 /// The orders of a range's keys, as KHO cuts it.
@@ -183,10 +183,7 @@ fn keys_beyond_a_range() {
     assert_eq!(follow(&then, &[(8, 3), (32, 0)]), Err(BORDER));
     let whole = [(run(8, 0, 4), true), (run(12, 9, 4), false)];
     assert_eq!(follow(&whole, &[(8, 3)]), Ok(vec![8]));
-    assert_eq!(
-        follow(&whole, &[(8, 2)]),
-        Err(Malformed::NotPreserved(12))
-    );
+    assert_eq!(follow(&whole, &[(8, 2)]), Err(Malformed::NotPreserved(12)));
     // Orders that no machine has.
     for order in [52, 63, 64, u32::MAX] {
         assert!(follow(&whole, &[(8, order)]).is_err());
