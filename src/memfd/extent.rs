@@ -3,9 +3,9 @@
 //! The extents of a memfd: runs of pages, in memory and in the file.
 
 use super::{
-    folio::PinnedBatch,
+    folio::{Pinned, PinnedBatch},
     scan::{Encoding, Properties},
-    shmem,
+    shmem, sort,
 };
 use crate::{
     handover::{
@@ -140,9 +140,7 @@ impl PreservedExtents {
     /// Writes entries for what was added, in the order of memory. Returns their number of pages.
     fn list_added(&mut self) -> Result<u64> {
         let extents = &mut self.added.0;
-        if !extents.is_sorted_by_key(|extent| extent.pfn) {
-            extents.sort_unstable_by_key(|extent| extent.pfn);
-        }
+        sort_by_frame(extents)?;
         let mut nr_pages = 0;
         let mut before: Option<Extent> = None;
         for (i, extent) in extents.iter().enumerate() {
@@ -177,21 +175,16 @@ impl PreservedExtents {
 }
 
 impl Encoding for PreservedExtents {
-    fn add(&mut self, mut batch: PinnedBatch, end: &mut u64) -> Result {
-        for folio in batch.drain() {
-            self.added.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
-            folio.settle();
-            let extent = folio.into_extent();
-            *end = extent.end_index();
-            let merged = match self.added.0.last_mut() {
-                Some(last) => last.merge(&extent),
-                None => false,
-            };
-            if !merged {
-                // There is room.
-                let _ = self.added.0.push_within_capacity(extent);
-            }
+    fn add(&mut self, folio: Pinned, extent: Extent) -> Result {
+        let merged = match self.added.0.last_mut() {
+            Some(last) => last.merge(&extent),
+            None => false,
+        };
+        if !merged {
+            self.added.0.push(extent, GFP_KERNEL_ACCOUNT)?;
         }
+        // INVARIANT: The extent has taken over the pin.
+        folio.forget();
         Ok(())
     }
 
@@ -240,6 +233,17 @@ impl Drop for PreservedExtents {
             unsafe { unpin(&entry.extent()) };
         }
     }
+}
+
+/// Sorts extents by where they are in memory.
+fn sort_by_frame(extents: &mut [Extent]) -> Result {
+    if extents.is_sorted_by_key(|extent| extent.pfn) {
+        return Ok(());
+    }
+    let mut counters = KBox::new([0; sort::NR_COUNTERS], GFP_KERNEL)?;
+    let mut scratch = KVVec::new();
+    scratch.extend_from_slice(extents, GFP_KERNEL)?;
+    sort::sort(extents, &mut scratch, &mut counters, shmem::yield_cpu)
 }
 
 /// The ranges of page frames that the entries from number `start` on make, the first of which starts

@@ -25,19 +25,21 @@ impl Pinned {
     /// Where the folio is, in memory and in the file.
     pub(super) fn extent(&self) -> Extent {
         let folio = self.0.as_ptr();
+        let order = if self.test_flag(bindings::pageflags_PG_head) {
+            // SAFETY: By the type invariant the folio is valid.
+            unsafe { bindings::folio_order(folio) }
+        } else {
+            0
+        };
         // SAFETY: By the type invariant the folio is valid and stays in the page cache.
-        unsafe {
-            let index = (*folio)
-                .__bindgen_anon_1
-                .__bindgen_anon_1
-                .__bindgen_anon_2
-                .index;
-            Extent::folio(
-                bindings::folio_pfn(folio) as u64,
-                index as u64,
-                bindings::folio_order(folio),
+        let (pfn, index) = unsafe {
+            let fields = &raw const (*folio).__bindgen_anon_1.__bindgen_anon_1;
+            (
+                bindings::folio_pfn(folio),
+                (*fields).__bindgen_anon_2.index,
             )
-        }
+        };
+        Extent::folio(pfn as u64, index as u64, order)
     }
 
     /// Makes what the folio holds fit to be handed over: one that was allocated and never used is
@@ -46,13 +48,13 @@ impl Pinned {
     /// Whether it is dirty can change, too, and does not matter: the next kernel takes all of them
     /// for dirty.
     pub(super) fn settle(&self) {
+        if self.test_flag(bindings::pageflags_PG_uptodate) {
+            // It stays so.
+            return;
+        }
         let folio = self.0.as_ptr();
-        // SAFETY: By the type invariant the folio is valid. Once up to date, it stays so. It is
-        // locked for the change.
+        // SAFETY: By the type invariant the folio is valid. It is locked for the change.
         unsafe {
-            if bindings::folio_test_uptodate(folio) {
-                return;
-            }
             bindings::folio_lock(folio);
             if !bindings::folio_test_uptodate(folio) {
                 let size = kernel::page::PAGE_SIZE << bindings::folio_order(folio);
@@ -63,11 +65,20 @@ impl Pinned {
         }
     }
 
+    /// Whether the folio has this flag of `enum pageflags`. Here and not by a call: millions of
+    /// folios are asked.
+    fn test_flag(&self, flag: bindings::pageflags) -> bool {
+        // SAFETY: By the type invariant the folio is valid. The flags may change at any time.
+        let flags = unsafe {
+            let fields = &raw const (*self.0.as_ptr()).__bindgen_anon_1.__bindgen_anon_1;
+            (&raw const (*fields).flags.f).read_volatile()
+        };
+        flags & (1 << flag) != 0
+    }
+
     /// Gives up the pin to whoever holds the folio's extent from now on.
-    pub(super) fn into_extent(self) -> Extent {
-        let extent = self.extent();
+    pub(super) fn forget(self) {
         core::mem::forget(self);
-        extent
     }
 }
 
@@ -95,6 +106,11 @@ impl PinnedBatch {
         let (ptr, _, capacity) = folios.into_raw_parts();
         // SAFETY: `Pinned` is a pointer that is not null, as those that were written.
         Self(unsafe { KVec::from_raw_parts(ptr.cast(), len, capacity) })
+    }
+
+    /// Whether there may be more where these came from.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() == Self::MAX
     }
 
     /// Takes the folios out.
@@ -145,22 +161,17 @@ impl PreservedFolios {
 }
 
 impl Encoding for PreservedFolios {
-    fn add(&mut self, mut batch: PinnedBatch, end: &mut u64) -> Result {
-        for folio in batch.drain() {
-            // SAFETY: The folio is valid, and stays as it is: it is pinned.
-            to_result(unsafe { bindings::kho_preserve_folio(folio.0.as_ptr()) })?;
-            folio.settle();
-            let extent = folio.extent();
-            let entry = FolioSer::new(extent.pfn, extent.index);
-            self.array.push(&entry).inspect_err(|_| {
-                // SAFETY: It was preserved above, and is the same as then.
-                unsafe { bindings::kho_unpreserve_folio(folio.0.as_ptr()) };
-            })?;
-            self.nr_pages += extent.nr_pages;
-            *end = extent.end_index();
-            // INVARIANT: The entry has taken over pin and preservation.
-            core::mem::forget(folio);
-        }
+    fn add(&mut self, folio: Pinned, extent: Extent) -> Result {
+        // SAFETY: The folio is valid, and stays as it is: it is pinned.
+        to_result(unsafe { bindings::kho_preserve_folio(folio.0.as_ptr()) })?;
+        let entry = FolioSer::new(extent.pfn, extent.index);
+        self.array.push(&entry).inspect_err(|_| {
+            // SAFETY: It was preserved above, and is the same as then.
+            unsafe { bindings::kho_unpreserve_folio(folio.0.as_ptr()) };
+        })?;
+        self.nr_pages += extent.nr_pages;
+        // INVARIANT: The entry has taken over pin and preservation.
+        folio.forget();
         Ok(())
     }
 

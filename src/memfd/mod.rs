@@ -15,6 +15,7 @@ mod new_memfd;
 mod restore;
 mod scan;
 mod shmem;
+mod sort;
 
 use crate::{
     handler::{FileHandler, Outcome, PreservedFile, Registration},

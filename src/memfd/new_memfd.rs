@@ -82,6 +82,40 @@ impl RestoredExtent {
     }
 }
 
+/// Extents on their way into a file, many at a time.
+///
+/// # Invariants
+///
+/// As for [`RestoredExtent`], for each of them.
+pub(super) struct Runs(KVec<bindings::shmem_preserved_run>);
+
+impl Runs {
+    /// How many there are at a time.
+    const MAX: usize = 128;
+
+    /// Room for as many as there are at a time.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(KVec::with_capacity(Self::MAX, GFP_KERNEL)?))
+    }
+
+    /// Whether there is no room for another one.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= Self::MAX
+    }
+
+    /// Takes an extent over.
+    pub(super) fn push(&mut self, restored: RestoredExtent) -> Result {
+        let RestoredExtent(extent) = restored;
+        let run = bindings::shmem_preserved_run {
+            index: extent.index as usize,
+            pfn: extent.pfn as usize,
+            nr: extent.nr_pages as usize,
+        };
+        // INVARIANT: By that of `restored`.
+        Ok(self.0.push(run, GFP_KERNEL)?)
+    }
+}
+
 /// Takes over what is preserved as one key at frame `pfn`, and says of which order it is.
 fn claim_key(pfn: u64, as_folio: bool) -> Result<u32, Refusal> {
     let pa = pfn.saturating_mul(PAGE_SIZE as u64);
@@ -143,23 +177,20 @@ impl NewMemfd {
         Ok(Self { file })
     }
 
-    /// Puts pages into the file. They are accounted to it, but come into its page cache when they
-    /// are touched, or by [`super::shmem::adopt_preserved`]. On failure they are kept: `EEXIST` where
-    /// there are pages already.
+    /// Puts the pages of `runs` into the file. They are accounted to it, but come into its page cache
+    /// when they are touched, or by [`super::shmem::adopt_preserved`]. On failure they are kept:
+    /// `EEXIST` where there are pages already.
     ///
     /// Context: may sleep.
-    pub(super) fn add(&self, restored: RestoredExtent) -> Result {
-        let RestoredExtent(extent) = restored;
+    pub(super) fn add(&self, runs: &mut Runs) -> Result {
         // SAFETY: By their invariants the pages are ours, with valid data, and the file is nobody
         // else's. A large folio's index is aligned.
         to_result(unsafe {
-            bindings::shmem_add_preserved(
-                inode(&self.file),
-                extent.index as usize,
-                extent.pfn as usize,
-                extent.nr_pages as usize,
-            )
-        })
+            bindings::shmem_add_preserved(inode(&self.file), runs.0.as_ptr(), runs.0.len() as u32)
+        })?;
+        // INVARIANT: They are the file's now.
+        runs.0.clear();
+        Ok(())
     }
 
     /// The file, filled.

@@ -6,7 +6,7 @@
 //! freed nor shown to anybody.
 
 use super::{
-    new_memfd::{NewMemfd, RestoredExtent},
+    new_memfd::{NewMemfd, RestoredExtent, Runs},
     Format,
 };
 use crate::{
@@ -296,6 +296,7 @@ pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>> {
 
 /// Puts all extents into `memfd`, in runs as long as can be.
 fn fill(memfd: &NewMemfd, description: &Description) -> Result<(), Refusal> {
+    let mut runs = Runs::new()?;
     let mut run: Option<RestoredExtent> = None;
     description.claim_all(|next| {
         let next = match &mut run {
@@ -305,15 +306,18 @@ fn fill(memfd: &NewMemfd, description: &Description) -> Result<(), Refusal> {
             },
             None => next,
         };
-        match run.replace(next) {
-            Some(whole) => Ok(memfd.add(whole)?),
-            None => Ok(()),
+        if let Some(whole) = run.replace(next) {
+            runs.push(whole)?;
         }
+        if runs.is_full() {
+            memfd.add(&mut runs)?;
+        }
+        Ok(())
     })?;
-    match run {
-        Some(last) => Ok(memfd.add(last)?),
-        None => Ok(()),
+    if let Some(last) = run {
+        runs.push(last)?;
     }
+    Ok(memfd.add(&mut runs)?)
 }
 
 /// Frees the memfd that is described at `pa`, of any value: nobody wanted it.

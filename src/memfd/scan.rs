@@ -3,10 +3,10 @@
 //! Finding and preserving what a memfd has, now and once more before the kexec.
 
 use super::{
-    folio::PinnedBatch,
+    folio::{Pinned, PinnedBatch},
     shmem::{self, FrozenMemfd},
 };
-use crate::handover::{memfd::MemfdSer, vmalloc::VmallocSer};
+use crate::handover::{extent::Extent, memfd::MemfdSer, vmalloc::VmallocSer};
 use core::ops::Range;
 use kernel::prelude::*;
 
@@ -15,10 +15,10 @@ use kernel::prelude::*;
 /// What is added is preserved with [`Self::commit`], or let go with [`Self::rollback`]. To drop this
 /// is to unpreserve all.
 pub(super) trait Encoding: Send {
-    /// Adds all folios of `batch`, each of which moves `end` to behind it.
+    /// Adds a folio, and where it is. On failure nothing has changed.
     ///
     /// Context: may sleep.
-    fn add(&mut self, batch: PinnedBatch, end: &mut u64) -> Result;
+    fn add(&mut self, folio: Pinned, extent: Extent) -> Result;
 
     /// Preserves what was added since the last time. Does nothing on failure.
     ///
@@ -108,13 +108,18 @@ impl Contents {
     ///
     /// Context: may sleep, and may take long: it yields the CPU.
     pub(super) fn scan(&mut self, memfd: &FrozenMemfd) -> Result {
-        let mut left = Holes(KVVec::new());
+        let mut scan = Scan {
+            encoding: &mut *self.encoding,
+            memfd,
+            left: Holes(KVVec::new()),
+        };
         let scanned = self
             .holes
             .0
             .iter()
-            .try_for_each(|hole| fill(&mut *self.encoding, memfd, hole.clone(), &mut left))
-            .and_then(|()| self.encoding.commit());
+            .try_for_each(|hole| scan.range(hole.clone()));
+        let left = scan.left;
+        let scanned = scanned.and_then(|()| self.encoding.commit());
         match scanned {
             Ok(()) => {
                 // INVARIANT: What was preserved is not in `left`, all else is.
@@ -134,24 +139,52 @@ impl Contents {
     }
 }
 
-/// Adds what there is in `hole`, and puts what is still empty behind `left`.
-fn fill(
-    encoding: &mut dyn Encoding,
-    memfd: &FrozenMemfd,
-    mut hole: Range<u64>,
-    left: &mut Holes,
-) -> Result {
-    while let Some(run) = memfd.populated(hole.clone()) {
-        shmem::yield_cpu()?;
-        let start = run.start;
-        let batch = memfd.pin(run)?;
-        left.push(hole.start..start)?;
-        hole.start = start;
-        encoding.add(batch, &mut hole.start)?;
-        if hole.start == start {
-            // Nothing was pinned of what is there: never to be tried without end.
-            return Err(EIO);
+/// A scan of ranges of the file, in order.
+struct Scan<'a> {
+    encoding: &'a mut dyn Encoding,
+    memfd: &'a FrozenMemfd,
+    /// What is still empty.
+    left: Holes,
+}
+
+impl Scan<'_> {
+    /// Adds what there is in `range`.
+    fn range(&mut self, range: Range<u64>) -> Result {
+        let mut done = range.start;
+        let mut next = range.start;
+        while next < range.end {
+            shmem::yield_cpu()?;
+            let batch = self.memfd.pin_present(&mut next, range.end)?;
+            let full = batch.is_full();
+            self.take(batch, &mut done)?;
+            if full {
+                continue;
+            }
+            // What is there now wants to be brought in or moved.
+            let Some(run) = self.memfd.populated(next..range.end) else {
+                break;
+            };
+            next = run.start;
+            let batch = self.memfd.pin(run)?;
+            self.take(batch, &mut done)?;
+            if done <= next {
+                // Nothing was pinned of what is there: never to be tried without end.
+                return Err(EIO);
+            }
+            next = done;
         }
+        self.left.push(done..range.end)
     }
-    left.push(hole)
+
+    /// Adds a batch of folios; `done` is up to where the file was looked at.
+    fn take(&mut self, mut batch: PinnedBatch, done: &mut u64) -> Result {
+        for folio in batch.drain() {
+            folio.settle();
+            let extent = folio.extent();
+            self.left.push(*done..extent.index)?;
+            *done = extent.end_index();
+            self.encoding.add(folio, extent)?;
+        }
+        Ok(())
+    }
 }

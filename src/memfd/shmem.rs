@@ -141,6 +141,27 @@ impl FrozenMemfd {
         Some(run)
     }
 
+    /// Pins folios that are in the page cache from page `next` on, up to page `end`, and moves `next`
+    /// to behind what was looked at. Ends early before one that [`Self::pin`] has more to do for.
+    pub(super) fn pin_present(&self, next: &mut u64, end: u64) -> Result<PinnedBatch> {
+        let mut folios = KVec::with_capacity(PinnedBatch::MAX, GFP_KERNEL)?;
+        let mut index = *next as usize;
+        // SAFETY: The file is valid, and there is room for as many folios as are said.
+        let pinned = unsafe {
+            bindings::memfd_pin_present_folios(
+                self.file.as_ptr(),
+                &mut index,
+                end.saturating_sub(1) as usize,
+                folios.as_mut_ptr(),
+                PinnedBatch::MAX as u32,
+            )
+        };
+        let pinned = usize::try_from(pinned).map_err(|_| Error::from_errno(pinned as i32))?;
+        *next = index as u64;
+        // SAFETY: The function wrote that many pointers, of folios that are pinned for us.
+        Ok(unsafe { PinnedBatch::new(folios, pinned) })
+    }
+
     /// Pins the folios of the populated pages `run`, which brings back those that are swapped out
     /// and moves those that would be in the way of the next kernel.
     ///

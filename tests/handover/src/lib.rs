@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's `handover` room, compiled on the host, and what it takes to attack it.
+//! The module's `handover` room and its other pure parts, compiled on the host, and what it takes to attack them.
 //!
 //! What a kernel leaves for the next one is input there: it may have been written by another version, or be damaged,
 //! or hostile. The sources under test are those of the module itself, not a copy.
@@ -23,6 +23,11 @@
 #[rustfmt::skip]
 #[path = "../../../src/handover/mod.rs"]
 mod handover;
+
+#[allow(dead_code)]
+#[rustfmt::skip]
+#[path = "../../../src/memfd/sort.rs"]
+mod sort;
 
 pub mod memory;
 pub mod reader;

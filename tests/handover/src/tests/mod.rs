@@ -12,6 +12,7 @@ mod layout;
 mod luo;
 mod memfd;
 mod random_page;
+mod sort;
 mod stress;
 mod whole;
 

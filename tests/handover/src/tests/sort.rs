@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The sort of extents.
+
+use crate::{
+    handover::extent::Extent,
+    sort::{sort, NR_COUNTERS},
+};
+use proptest::prelude::*;
+
+fn extent(pfn: u64, index: u64) -> Extent {
+    Extent {
+        pfn,
+        index,
+        nr_pages: 1,
+        order: 0,
+    }
+}
+
+fn sorted(mut extents: Vec<Extent>) -> Vec<Extent> {
+    let mut scratch = extents.clone();
+    // What was left in the counters does not matter.
+    let mut counters = [7; NR_COUNTERS];
+    let done: Result<(), ()> = sort(&mut extents, &mut scratch, &mut counters, || Ok(()));
+    done.unwrap();
+    extents
+}
+
+fn check(extents: Vec<Extent>) {
+    let mut wanted = extents.clone();
+    wanted.sort_by_key(|extent| extent.pfn);
+    assert_eq!(sorted(extents), wanted);
+}
+
+#[test]
+fn few() {
+    check(vec![]);
+    check(vec![extent(9, 0)]);
+    check(vec![extent(9, 0), extent(9, 1)]);
+    check(vec![extent(9, 0), extent(8, 1)]);
+    check(vec![
+        extent((1 << 52) - 1, 0),
+        extent(1, 1),
+        extent(1 << 51, 2),
+    ]);
+}
+
+/// One pass, two, three: the result is in the same place.
+#[test]
+fn each_number_of_passes() {
+    for bits in [1, 10, 11, 12, 22, 23, 33, 34, 52] {
+        let step = (1u64 << bits) / 50;
+        let frames = (0..50).rev().map(|i| 1000 + i * step.max(1) % (1 << bits));
+        check(frames.enumerate().map(|(i, pfn)| extent(pfn, i as u64)).collect());
+    }
+}
+
+#[test]
+fn ends_when_told_to() {
+    let mut extents = vec![extent(1 << 40, 0), extent(1, 1)];
+    let mut scratch = extents.clone();
+    let mut left = 2;
+    let done = sort(&mut extents, &mut scratch, &mut [0; NR_COUNTERS], || {
+        left -= 1;
+        if left == 0 {
+            Err("killed")
+        } else {
+            Ok(())
+        }
+    });
+    assert_eq!(done, Err("killed"));
+}
+
+proptest! {
+    #[test]
+    fn any(frames in prop::collection::vec(
+        prop_oneof![0u64..100, 1u64 << 20..1 << 22, 0u64..1 << 52],
+        0..300,
+    )) {
+        check(frames.into_iter().enumerate().map(|(i, pfn)| extent(pfn, i as u64)).collect());
+    }
+}
