@@ -8,7 +8,7 @@
 use core::mem::size_of;
 use kernel::{
     prelude::*,
-    uaccess::{UserPtr, UserSlice},
+    uaccess::{UserPtr, UserSlice, UserSliceReader},
 };
 use zerocopy::{Immutable, KnownLayout};
 
@@ -93,15 +93,8 @@ impl Request {
         let bytes = value.as_mut_bytes();
         let known = bytes.len().min(self.user_size);
         reader.read_slice(bytes.get_mut(..known).ok_or(EINVAL)?)?;
-
-        let mut rest = [0; 256];
-        while !reader.is_empty() {
-            let some = rest.len().min(reader.len());
-            let chunk = rest.get_mut(..some).ok_or(EINVAL)?;
-            reader.read_slice(chunk)?;
-            if chunk.iter().any(|&byte| byte != 0) {
-                return Err(E2BIG);
-            }
+        if !reader.is_empty() {
+            check_rest(reader)?;
         }
         Ok(value)
     }
@@ -114,6 +107,22 @@ impl Request {
             .writer()
             .write_slice(bytes.get(..known).ok_or(EINVAL)?)
     }
+}
+
+/// Checks that what a newer caller has behind the structure is zero.
+#[cold]
+#[inline(never)]
+fn check_rest(mut reader: UserSliceReader) -> Result {
+    let mut rest = [0; 256];
+    while !reader.is_empty() {
+        let some = rest.len().min(reader.len());
+        let chunk = rest.get_mut(..some).ok_or(EINVAL)?;
+        reader.read_slice(chunk)?;
+        if chunk.iter().any(|&byte| byte != 0) {
+            return Err(E2BIG);
+        }
+    }
+    Ok(())
 }
 
 /// The part of a list that a caller wants and has room for.
