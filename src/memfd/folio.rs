@@ -34,10 +34,7 @@ impl Pinned {
         // SAFETY: By the type invariant the folio is valid and stays in the page cache.
         let (pfn, index) = unsafe {
             let fields = &raw const (*folio).__bindgen_anon_1.__bindgen_anon_1;
-            (
-                bindings::folio_pfn(folio),
-                (*fields).__bindgen_anon_2.index,
-            )
+            (bindings::folio_pfn(folio), (*fields).__bindgen_anon_2.index)
         };
         Extent::folio(pfn as u64, index as u64, order)
     }

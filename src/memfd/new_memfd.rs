@@ -4,11 +4,7 @@
 
 use super::{restore::Refusal, shmem::inode};
 use crate::{
-    handover::{
-        extent::{Extent, KeyWalk},
-        memfd::MemfdSer,
-        Malformed, PAGE_SIZE,
-    },
+    handover::{extent::Extent, memfd::MemfdSer, Malformed, PAGE_SIZE},
     kho::preserved_order,
 };
 use core::ptr::NonNull;
@@ -19,6 +15,57 @@ use kernel::{
     prelude::*,
     sync::aref::ARef,
 };
+
+/// Frames that the previous kernel preserved as a whole.
+#[derive(Clone, Copy)]
+pub(super) struct PreservedRange {
+    /// The first frame.
+    pub(super) pfn: u64,
+    /// The frame behind the last one.
+    pub(super) end: u64,
+    /// Whether it is one large folio, to be restored as such.
+    pub(super) is_folio: bool,
+}
+
+impl PreservedRange {
+    /// Whether a frame is in the range.
+    pub(super) fn contains(&self, pfn: u64) -> bool {
+        (self.pfn..self.end).contains(&pfn)
+    }
+
+    /// The order of the folios in it.
+    pub(super) fn folio_order(&self) -> u32 {
+        if self.is_folio {
+            (self.end - self.pfn).ilog2()
+        } else {
+            0
+        }
+    }
+
+    /// Takes the pages over. Fails with `EINVAL` where some have been taken over before.
+    ///
+    /// On success all pages in the range are ours: each with a reference, or one large folio with one.
+    pub(super) fn claim(&self) -> Result<(), Refusal> {
+        // Looked at again: two ranges may claim the same.
+        let mut pfn = self.pfn;
+        while pfn < self.end {
+            pfn += 1 << key_order(pfn)?;
+        }
+        let pa = self.pfn.saturating_mul(PAGE_SIZE as u64);
+        // SAFETY: KHO says that all this is preserved, the folio as one.
+        let restored = unsafe {
+            if self.is_folio {
+                bindings::kho_restore_folio(pa).cast::<c_void>()
+            } else {
+                bindings::kho_restore_pages(pa, (self.end - self.pfn) as usize).cast::<c_void>()
+            }
+        };
+        if restored.is_null() {
+            return Err(Malformed::NotPreserved(pa).into());
+        }
+        Ok(())
+    }
+}
 
 /// Pages of the previous kernel that have become pages of this one, to be put into a file.
 ///
@@ -31,18 +78,14 @@ use kernel::{
 pub(super) struct RestoredExtent(Extent);
 
 impl RestoredExtent {
-    /// Takes over the extents of a memfd, in order. Fails with `EINVAL` where something has been
-    /// taken over before; `keys` has followed all extents before this one.
-    pub(super) fn claim(
-        extent: &Extent,
-        starts_range: bool,
-        keys: &mut KeyWalk,
-    ) -> Result<Self, Refusal> {
-        keys.advance(extent, starts_range, |pfn| {
-            claim_key(pfn, extent.order != 0)
-        })?;
-        // INVARIANT: KHO gave us the only reference to what its keys say, and they cover the extent.
-        Ok(Self(*extent))
+    /// An extent whose range was [claimed](PreservedRange::claim).
+    ///
+    /// # Safety
+    ///
+    /// The claim was successful, and this is the only such value for any of the pages.
+    pub(super) unsafe fn new(extent: &Extent) -> Self {
+        // INVARIANT: By the contract of this function.
+        Self(*extent)
     }
 
     /// Zeroes the pages: there never was anything in them.
@@ -116,22 +159,12 @@ impl Runs {
     }
 }
 
-/// Takes over what is preserved as one key at frame `pfn`, and says of which order it is.
-fn claim_key(pfn: u64, as_folio: bool) -> Result<u32, Refusal> {
-    let pa = pfn.saturating_mul(PAGE_SIZE as u64);
-    let order = preserved_order(pa).ok_or(Malformed::NotPreserved(pa))?;
-    // SAFETY: KHO says that this is preserved there.
-    let restored = unsafe {
-        if as_folio {
-            bindings::kho_restore_folio(pa).cast::<c_void>()
-        } else {
-            bindings::kho_restore_pages(pa, 1 << order).cast::<c_void>()
-        }
-    };
-    if restored.is_null() {
-        return Err(Malformed::NotPreserved(pa).into());
-    }
-    Ok(order)
+/// Of which order the preservation at frame `pfn` is, which may be any.
+pub(super) fn key_order(pfn: u64) -> Result<u32, Malformed> {
+    let pa = pfn
+        .checked_mul(PAGE_SIZE as u64)
+        .ok_or(Malformed::Field("frame"))?;
+    preserved_order(pa).ok_or(Malformed::NotPreserved(pa))
 }
 
 /// A memfd that nobody has seen yet.

@@ -6,16 +6,16 @@
 //! freed nor shown to anybody.
 
 use super::{
-    new_memfd::{NewMemfd, RestoredExtent, Runs},
+    new_memfd::{key_order, NewMemfd, PreservedRange, RestoredExtent, Runs},
     Format,
 };
 use crate::{
     handover::{
         extent::{Extent, ExtentCheck, KeyWalk},
         memfd::{FolioCheck, FolioSer, MemfdSer, KNOWN_SEALS},
-        vmalloc, Malformed, Page, Source, PAGE_SIZE,
+        vmalloc, Malformed, Page, Source,
     },
-    kho::{preserved_order, Incoming, RestoredPages},
+    kho::{Incoming, RestoredPages},
 };
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
 use zerocopy::{Immutable, KnownLayout};
@@ -28,6 +28,8 @@ struct Description {
     head: Option<RestoredPages>,
     /// The pages with the array of entries, in order.
     array: KVVec<RestoredPages>,
+    /// In which ranges the data is preserved, once that was checked.
+    ranges: KVVec<PreservedRange>,
     /// All other pages.
     other: KVec<RestoredPages>,
 }
@@ -113,6 +115,7 @@ impl Description {
             memfd,
             head: None,
             array: KVVec::new(),
+            ranges: KVVec::new(),
             other: KVec::new(),
         };
         let checked = description
@@ -150,10 +153,15 @@ impl Description {
         })
     }
 
-    /// Calls `visit` with each extent. Ends early at one that is not, or no more, preserved.
-    fn for_each(&self, visit: impl FnMut(Piece) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    /// Calls `visit` with each extent. `order` says of which order the preservation at a frame is, or
+    /// was.
+    fn for_each(
+        &self,
+        order: impl FnMut(u64) -> Result<u32, Malformed>,
+        visit: impl FnMut(Piece) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         match self.format {
-            Format::V2 => self.for_each_folio(visit),
+            Format::V2 => self.for_each_folio(order, visit),
             Format::Extents => self.for_each_extent(visit),
         }
     }
@@ -175,18 +183,22 @@ impl Description {
 
     fn for_each_folio(
         &self,
+        mut order: impl FnMut(u64) -> Result<u32, Malformed>,
         mut visit: impl FnMut(Piece) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let mut check = FolioCheck::new(&self.memfd);
+        let mut before: Option<Extent> = None;
         self.for_each_entry(|entry: &FolioSer| {
             if entry.pfn() == 0 {
                 return Ok(());
             }
-            let order = key_order(entry.pfn())?;
-            let folio = check.next(entry, order)?;
+            let folio = check.next(entry, order(entry.pfn())?)?;
+            let extent = Extent::folio(folio.pfn, folio.index, folio.order);
+            let starts_range = !before.is_some_and(|before| before.adjoins(&extent));
+            before = Some(extent);
             visit(Piece {
-                extent: Extent::folio(folio.pfn, folio.index, folio.order),
-                starts_range: true,
+                extent,
+                starts_range,
                 uptodate: folio.uptodate,
             })
         })
@@ -224,15 +236,38 @@ impl Description {
         Ok(())
     }
 
-    /// Checks that all extents are what they claim to be, without touching any.
-    fn check(&self) -> Result<(), Refusal> {
+    /// Checks that all extents are what they claim to be, without touching any, and notes in which
+    /// ranges they are preserved.
+    fn check(&mut self) -> Result<(), Refusal> {
+        let mut ranges: KVVec<PreservedRange> = KVVec::new();
         let mut keys = KeyWalk::new();
-        self.for_each(|piece| {
-            keys.advance(&piece.extent, piece.starts_range, |pfn| {
-                Ok::<_, Refusal>(key_order(pfn)?)
-            })
-        })?;
-        Ok(keys.finish()?)
+        self.for_each(
+            key_order,
+            |Piece {
+                 extent,
+                 starts_range,
+                 ..
+             }| {
+                keys.advance(&extent, starts_range, |pfn| {
+                    Ok::<_, Refusal>(key_order(pfn)?)
+                })?;
+                match ranges.last_mut() {
+                    Some(range) if !starts_range => range.end = extent.end_pfn(),
+                    _ => ranges.push(
+                        PreservedRange {
+                            pfn: extent.pfn,
+                            end: extent.end_pfn(),
+                            is_folio: extent.order != 0,
+                        },
+                        GFP_KERNEL,
+                    )?,
+                }
+                Ok(())
+            },
+        )?;
+        keys.finish()?;
+        self.ranges = ranges;
+        Ok(())
     }
 
     /// Takes all extents over, and calls `visit` with each.
@@ -240,14 +275,29 @@ impl Description {
         &self,
         mut visit: impl FnMut(RestoredExtent) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let mut keys = KeyWalk::new();
-        self.for_each(|piece| {
-            let restored = RestoredExtent::claim(&piece.extent, piece.starts_range, &mut keys)?;
+        for range in self.ranges.iter() {
+            range.claim()?;
+        }
+        self.for_each(self.claimed_orders(), |piece| {
+            // SAFETY: All ranges were claimed, and `check` found the extents to be in them, one
+            // behind the other. Two that are not can claim no page twice.
+            let restored = unsafe { RestoredExtent::new(&piece.extent) };
             if !piece.uptodate {
                 restored.zero();
             }
             visit(restored)
         })
+    }
+
+    /// Says of which order the preservations were, in the order of the ranges: KHO does not know any
+    /// more.
+    fn claimed_orders(&self) -> impl FnMut(u64) -> Result<u32, Malformed> + '_ {
+        let mut ranges = self.ranges.iter().peekable();
+        move |pfn| {
+            while ranges.next_if(|range| !range.contains(pfn)).is_some() {}
+            let range = ranges.peek().ok_or(Malformed::Field("frame"))?;
+            Ok(range.folio_order())
+        }
     }
 
     /// Keeps the pages for ever.
@@ -259,14 +309,6 @@ impl Description {
 /// Takes over pages of the description.
 fn claim(pa: u64, order: u32) -> Result<RestoredPages, Malformed> {
     RestoredPages::claim(pa, order).ok_or(Malformed::NotPreserved(pa))
-}
-
-/// Of which order the preservation at frame `pfn` is.
-fn key_order(pfn: u64) -> Result<u32, Malformed> {
-    let pa = pfn
-        .checked_mul(PAGE_SIZE as u64)
-        .ok_or(Malformed::Field("frame"))?;
-    preserved_order(pa).ok_or(Malformed::NotPreserved(pa))
 }
 
 /// Makes a memfd of the description at `pa`, of any value.
