@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     handover::{
-        extent::{Extent, ExtentCheck, KeyWalk},
+        extent::{Extent, ExtentCheck, ExtentSer, KeyWalk},
         memfd::{FolioCheck, FolioSer, MemfdSer, KNOWN_SEALS},
         vmalloc, Malformed, Page, Source,
     },
@@ -158,18 +158,11 @@ impl Description {
     fn for_each(
         &self,
         order: impl FnMut(u64) -> Result<u32, Malformed>,
-        visit: impl FnMut(Piece) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        match self.format {
-            Format::V2 => self.for_each_folio(order, visit),
-            Format::Extents => self.for_each_extent(visit),
-        }
-    }
-
-    fn for_each_extent(
-        &self,
         mut visit: impl FnMut(Piece) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
+        if self.format == Format::V2 {
+            return self.for_each_folio(order, visit);
+        }
         let mut check = ExtentCheck::new(&self.memfd);
         self.for_each_entry(|entry| {
             let (extent, starts_range) = check.next(entry)?;
@@ -179,6 +172,21 @@ impl Description {
                 uptodate: true,
             })
         })
+    }
+
+    /// As [`Self::for_each`], once that has found all of them to be good: a paused workload waits.
+    fn for_each_again(
+        &self,
+        mut visit: impl FnMut(&Extent, bool) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        match self.format {
+            Format::V2 => self.for_each_folio(self.claimed_orders(), |piece| {
+                visit(&piece.extent, piece.uptodate)
+            }),
+            Format::Extents => {
+                self.for_each_entry(|entry: &ExtentSer| visit(&entry.extent(), true))
+            }
+        }
     }
 
     fn for_each_folio(
@@ -278,11 +286,11 @@ impl Description {
         for range in self.ranges.iter() {
             range.claim()?;
         }
-        self.for_each(self.claimed_orders(), |piece| {
+        self.for_each_again(|extent, uptodate| {
             // SAFETY: All ranges were claimed, and `check` found the extents to be in them, one
-            // behind the other. Two that are not can claim no page twice.
-            let restored = unsafe { RestoredExtent::new(&piece.extent) };
-            if !piece.uptodate {
+            // behind the other. Two ranges cannot have claimed the same page.
+            let restored = unsafe { RestoredExtent::new(extent) };
+            if !uptodate {
                 restored.zero();
             }
             visit(restored)
