@@ -7,6 +7,7 @@
 
 use core::mem::size_of;
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     uaccess::{UserPtr, UserSlice, UserSliceReader},
 };
@@ -53,7 +54,7 @@ impl Range {
 pub(crate) struct Request {
     /// The command's number with its type.
     pub(crate) cmd: u32,
-    user: UserPtr,
+    address: usize,
     user_size: usize,
 }
 
@@ -70,16 +71,20 @@ impl Request {
         } else if !numbers.contains(cmd) {
             return Err(EINVAL);
         }
-        let user = UserPtr::from_addr(arg);
         let mut size = [0; size_of::<u32>()];
-        UserSlice::new(user, size.len())
+        UserSlice::new(UserPtr::from_addr(arg), size.len())
             .reader()
             .read_slice(&mut size)?;
         Ok(Self {
             cmd,
-            user,
+            address: arg,
             user_size: u32::from_ne_bytes(size) as usize,
         })
+    }
+
+    /// The first `len` bytes of the structure in user memory.
+    fn user(&self, len: usize) -> UserSlice {
+        UserSlice::new(UserPtr::from_addr(self.address), len)
     }
 
     /// Copies the structure in. `EINVAL` if it is too short, `E2BIG` if it has something that this
@@ -89,12 +94,12 @@ impl Request {
             return Err(EINVAL);
         }
         let mut value = T::new_zeroed();
-        let mut reader = UserSlice::new(self.user, self.user_size).reader();
+        let mut reader = self.user(self.user_size).reader();
         let bytes = value.as_mut_bytes();
         let known = bytes.len().min(self.user_size);
         reader.read_slice(bytes.get_mut(..known).ok_or(EINVAL)?)?;
         if !reader.is_empty() {
-            check_rest(reader)?;
+            check_rest(reader, self.address.wrapping_add(self.user_size))?;
         }
         Ok(value)
     }
@@ -103,19 +108,21 @@ impl Request {
     pub(crate) fn respond<T: Argument>(&self, value: &T) -> Result {
         let bytes = value.as_bytes();
         let known = bytes.len().min(self.user_size);
-        UserSlice::new(self.user, known)
+        self.user(known)
             .writer()
             .write_slice(bytes.get(..known).ok_or(EINVAL)?)
     }
 }
 
-/// Checks that what a newer caller has behind the structure is zero.
+/// Checks that what a newer caller has behind the structure, up to the address `end`, is zero.
 #[cold]
 #[inline(never)]
-fn check_rest(mut reader: UserSliceReader) -> Result {
+fn check_rest(mut reader: UserSliceReader, end: usize) -> Result {
     let mut rest = [0; 256];
     while !reader.is_empty() {
-        let some = rest.len().min(reader.len());
+        // Never over the end of a page: memory that ends there does not hide what is before it.
+        let to_page_end = PAGE_SIZE - end.wrapping_sub(reader.len()) % PAGE_SIZE;
+        let some = rest.len().min(reader.len()).min(to_page_end);
         let chunk = rest.get_mut(..some).ok_or(EINVAL)?;
         reader.read_slice(chunk)?;
         if chunk.iter().any(|&byte| byte != 0) {

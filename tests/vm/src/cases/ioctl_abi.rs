@@ -89,6 +89,15 @@ fn bad_sizes(command: &Command) -> Result<()> {
         let why = format!("size {size}, but the memory ends before");
         refuse(&command.resized(size, len), &why, Errno::EFAULT)?;
     }
+    // What is not zero counts before the end of the memory does.
+    for before in [0, 8, 100] {
+        let mut tail = vec![0; before + 1];
+        tail[before] = 1;
+        let command = command.with_tail(&tail);
+        let len = command.arg.len();
+        let why = format!("{before} bytes more, one not zero, then the memory ends");
+        refuse(&command.resized(len as u32 + 100, len), &why, Errno::E2BIG)?;
+    }
     Ok(())
 }
 
