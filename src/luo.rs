@@ -62,11 +62,6 @@ struct LuoModule {
     _kexec: KexecNotifier<Kexec>,
 }
 
-/// The module itself, for those who keep it loaded.
-fn this_module() -> &'static ThisModule {
-    kernel::module::this_module::<LuoModule>()
-}
-
 impl kernel::InPlaceModule for LuoModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         // SAFETY: This is called once, and before anything else.

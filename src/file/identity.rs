@@ -4,7 +4,7 @@
 
 use kernel::{
     prelude::*,
-    rbtree::{RBTree, RBTreeNode},
+    rbtree::{RBTree, RBTreeNodeReservation},
     sync::global_lock,
 };
 
@@ -33,15 +33,31 @@ pub(crate) struct Identity(usize);
 impl Identity {
     /// Takes the identity `id`, as a handler defines it. Fails with `EBUSY` if it is taken.
     pub(crate) fn take(id: usize) -> Result<Self> {
-        let node = RBTreeNode::new(id, (), GFP_KERNEL_ACCOUNT)?;
+        Room::new()?.take(id)
+    }
+}
+
+/// Room for an identity: taking one does not fail for want of memory any more.
+pub(crate) struct Room(RBTreeNodeReservation<usize, ()>);
+
+impl Room {
+    /// Allocates it.
+    ///
+    /// Context: may sleep.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?))
+    }
+
+    /// As [`Identity::take`].
+    pub(crate) fn take(self, id: usize) -> Result<Identity> {
         let mut identities = IDENTITIES.lock();
         let identities = identities.get_or_insert_with(RBTree::new);
         if identities.get(&id).is_some() {
             return Err(EBUSY);
         }
         // INVARIANT: It was not in the registry, and is now.
-        identities.insert(node);
-        Ok(Self(id))
+        identities.insert(self.0.into_node(id, ()));
+        Ok(Identity(id))
     }
 }
 

@@ -2,7 +2,7 @@
 
 //! A file that the previous kernel preserved.
 
-use super::identity::Identity;
+use super::identity::{Identity, Room};
 use crate::{
     handler::{Handler, Outcome},
     handover::luo::{Compatible, FileSer},
@@ -10,13 +10,16 @@ use crate::{
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
 
 /// A file of the previous kernel, on its way to a descriptor of this one.
+// The fields are dropped in this order: the identity before the file that it stands for.
 pub(crate) struct Restored {
     compatible: Compatible,
     data: u64,
-    outcome: Outcome,
     /// Of a file that was retrieved: keeps it from being preserved until it is finished.
     identity: Option<Identity>,
-    /// Of a file that a handler has touched: the same handler must finish it.
+    outcome: Outcome,
+    /// Of a file that a handler has touched: the same handler must finish it. That something was
+    /// taken out of what the previous kernel left is written down nowhere else: so its module, and
+    /// this one below it, stay loaded until then.
     handler: Option<Handler>,
 }
 
@@ -26,8 +29,8 @@ impl Restored {
         Self {
             compatible: file.compatible.normalized(),
             data: file.data,
-            outcome: Outcome::Pending,
             identity: None,
+            outcome: Outcome::Pending,
             handler: None,
         }
     }
@@ -47,15 +50,10 @@ impl Restored {
         matches!(self.outcome, Outcome::Pending)
     }
 
-    /// Whether a handler has touched the file, so that what was handed over is not whole any more.
-    pub(crate) fn is_touched(&self) -> bool {
-        self.handler.is_some()
-    }
-
     /// Makes the file, or returns the one that was made before.
     ///
-    /// Fails with `ENOENT` as long as there is no handler for it; any other error is final, and
-    /// returned again.
+    /// Fails with `ENOENT` as long as there is no handler for it. An error of the handler is final,
+    /// and returned again.
     pub(crate) fn retrieve(&mut self) -> Result<ARef<File>> {
         match &self.outcome {
             Outcome::Retrieved(file) => return Ok(file.clone()),
@@ -63,9 +61,11 @@ impl Restored {
             Outcome::Pending => {}
         }
         let handler = Handler::for_compatible(&self.compatible).ok_or(ENOENT)?;
+        // Made ahead: want of memory must not cost a file that was made.
+        let room = Room::new()?;
         let handler = self.handler.insert(handler);
         let made = handler.retrieve(self.data).and_then(|file| {
-            let identity = Identity::take(handler.identity(&file))?;
+            let identity = room.take(handler.identity(&file))?;
             Ok((file, identity))
         });
         match made {
@@ -92,6 +92,14 @@ impl Restored {
             return Err(EBUSY);
         }
         Ok(())
+    }
+
+    /// Undoes [`Self::can_finish`], whatever it said: a handler that was not asked for the file may
+    /// go.
+    pub(crate) fn let_go(&mut self) {
+        if self.is_pending() {
+            self.handler = None;
+        }
     }
 
     /// Ends the file's life as a preserved one.

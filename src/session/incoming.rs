@@ -9,7 +9,6 @@ use crate::{
     handover::luo::SessionName,
     incoming::Record,
     log::warn_limited,
-    module_ref::ModuleRef,
     ordered_map::OrderedMap,
     trace::{self, Step},
     uapi::{self, FdEntry, GetState, Request, SessionEntry, TokenFd, SESSION_F_ORDERED},
@@ -38,9 +37,6 @@ struct Inner {
     files: OrderedMap<u64, Restored>,
     /// The previous kernel's account of the session, which holds until the session is finished.
     record: Option<Record>,
-    /// Keeps this module loaded while nobody has the session, but some of its files are touched:
-    /// that is not written down anywhere else.
-    half_retrieved: Option<ModuleRef>,
 }
 
 /// A session that the previous kernel handed over.
@@ -69,7 +65,6 @@ impl IncomingSession {
                     ordered: false,
                     files,
                     record: Some(record),
-                    half_retrieved: None,
                 }),
             }),
             GFP_KERNEL,
@@ -90,7 +85,6 @@ impl IncomingSession {
             return Err(EINVAL);
         }
         inner.taken = true;
-        inner.half_retrieved = None;
         Ok(handle)
     }
 
@@ -135,14 +129,16 @@ impl IncomingSession {
     /// FINISH
     fn finish_ioctl(&self, request: &Request) -> Result {
         let arg = super::read_plain(request)?;
-        self.finish()?;
-        request.respond(&arg)
+        // The answer says nothing new. So it is given first: where it cannot be written, nothing
+        // was finished.
+        request.respond(&arg)?;
+        self.finish()
     }
 
     /// Ends the lives of all files, in reverse order, if every one of them agrees.
     fn finish(&self) -> Result {
         let mut inner = self.inner.lock();
-        for (token, file) in inner.files.iter_mut() {
+        let ready = inner.files.iter_mut().try_for_each(|(token, file)| {
             file.can_finish().inspect_err(|err| {
                 warn_limited!(
                     "session {:?}: token {:#x} of type {:?} is not ready to be finished: {:?}\n",
@@ -151,7 +147,11 @@ impl IncomingSession {
                     file.compatible(),
                     err
                 );
-            })?;
+            })
+        });
+        if ready.is_err() {
+            inner.files.iter_mut().for_each(|(_, file)| file.let_go());
+            return ready;
         }
         if let Some(record) = inner.record.take() {
             record.forget();
@@ -218,21 +218,15 @@ impl IncomingSession {
 
     /// The descriptor was closed: finishes the session, or makes it available again.
     fn close(&self) {
-        let finished = self.finish();
-        let mut inner = self.inner.lock();
-        if finished.is_err() {
-            pr_warn!(
-                "session {:?} was closed, cannot be finished yet, and can be retrieved again\n",
-                self.name
-            );
-            if inner.files.iter().any(|(_, file)| file.is_touched()) {
-                inner.half_retrieved = ModuleRef::get(crate::this_module().into());
-            }
-            inner.taken = false;
+        if self.finish().is_ok() {
+            self.registry.remove(&self.name);
             return;
         }
-        drop(inner);
-        self.registry.remove(&self.name);
+        pr_warn!(
+            "session {:?} was closed, cannot be finished yet, and can be retrieved again\n",
+            self.name
+        );
+        self.inner.lock().taken = false;
     }
 }
 

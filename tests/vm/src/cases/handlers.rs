@@ -2,9 +2,11 @@
 
 //! Handlers in modules of their own: the samples through a kexec, and what becomes of files whose handler is missing.
 
+use super::common::command::Command;
 use super::common::luo::{Device, Session};
 use super::common::modules::{self, id_of, text_of, Inserted, Kind, Recorder};
 use super::common::{data, memfd, refused};
+use super::writeback;
 use crate::ctx::Ctx;
 use crate::kexec;
 use crate::test::{Config, Orchestrator, Test};
@@ -228,8 +230,13 @@ fn missing(ctx: &mut Ctx) -> Result<()> {
         refused("not without it", one.finish(), Errno::EBUSY)?;
     }
     ensure!(one.state()?.1 == 3, "{:?}", one.state());
-    // It can be retrieved again, with all that it had.
+    // It can be retrieved again, with all that it had; until then only luo.ko knows what was taken out of it.
     drop(one);
+    ensure!(ctx.rmmod().is_err(), "removed with a session half retrieved");
+    writeback::unanswerable(&Command::retrieve_session(&device, "one"))?;
+    drop(device);
+    ensure!(ctx.rmmod().is_err(), "removed after a failed retrieval");
+    let device = Device::open()?;
     let one = device.retrieve_session("one")?;
     take_memfd(&one)?;
     let recorder = Recorder::new(ctx)?;
@@ -278,6 +285,12 @@ fn in_use_after_kexec(ctx: &mut Ctx) -> Result<()> {
     let one = device.retrieve_session("one")?;
     // Nothing is the handler's as long as it was not asked.
     Recorder::new(ctx)?.remove()?;
+    // Nor when all that it said was that this is no time to finish.
+    let recorder = Recorder::new(ctx)?;
+    recorder.fail("can_finish", 2, Errno::EBUSY)?;
+    refused("not yet", one.finish(), Errno::EBUSY)?;
+    recorder.expect("can_finish", "can_finish a1 0, can_finish b3 0")?;
+    recorder.remove()?;
     let recorder = Recorder::new(ctx)?;
     recorder.value("incoming")?;
     stays(ctx, "with the FLB made")?;
