@@ -38,7 +38,7 @@ pub(crate) fn new<T: AnonFile>(name: &CStr, object: Arc<T>) -> Result<ARef<File>
     let file = from_err_ptr(unsafe {
         bindings::anon_inode_getfile(
             name.as_char_ptr(),
-            &Operations::<T>::TABLE,
+            Operations::<T>::table(),
             private,
             bindings::O_RDWR as c_int,
         )
@@ -73,6 +73,11 @@ impl<T: AnonFile> Operations<T> {
         show_fdinfo: Some(Self::show_fdinfo),
         ..pin_init::zeroed()
     };
+
+    /// The table, at an address that lasts as long as the module.
+    const fn table() -> &'static bindings::file_operations {
+        &Self::TABLE
+    }
 
     /// # Safety
     ///
