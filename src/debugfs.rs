@@ -43,7 +43,7 @@ fn show_handlers(_: &(), f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// A line for each FLB: compatible string, number of files to be handed over, and handed over.
 fn show_flbs(_: &(), f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let flbs = flb::Table::registered().map_err(|_| fmt::Error)?;
+    let flbs = flb::Table::pinned().map_err(|_| fmt::Error)?;
     for flb in flbs.iter() {
         let (outgoing, incoming) = flb.counts();
         let compatible = flb.compatible();

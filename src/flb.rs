@@ -17,7 +17,7 @@ pub(crate) use table::{init, IncomingTable, Table};
 use crate::{
     handler,
     handover::luo::{Compatible, FlbSer},
-    module_ref::Owner,
+    module_ref::{ModuleRef, Owner},
 };
 use incoming::Incoming;
 use kernel::{
@@ -30,7 +30,7 @@ use outgoing::Outgoing;
 /// A kind of state that files share.
 ///
 /// Callbacks may sleep. They are called with a lock of the FLB held and must not ask for the same
-/// FLB.
+/// FLB. They may ask for another one, in one order for all.
 pub trait Flb: Send + Sync + 'static {
     /// The state in the old kernel. To drop it is to unpreserve it.
     type Outgoing: Send + Sync + Unpin;
@@ -70,6 +70,8 @@ pub(crate) struct Object<T: Flb> {
 pub(crate) trait AnyFlb: Send + Sync {
     /// The compatible string.
     fn compatible(&self) -> Compatible;
+    /// The module that it lives in.
+    fn owner(&self) -> Owner;
     /// A file that depends on it is preserved.
     fn file_preserved(&self) -> Result;
     /// A file that depends on it is unpreserved.
@@ -80,6 +82,32 @@ pub(crate) trait AnyFlb: Send + Sync {
     fn serialize(&self) -> Option<FlbSer>;
     /// Number of files that depend on it: to be handed over, and handed over.
     fn counts(&self) -> (u64, u64);
+}
+
+/// An FLB whose module stays loaded, so that it can be called with nothing locked.
+// The fields are dropped in this order: the object before the module that its code is in.
+pub(crate) struct Pinned {
+    flb: Arc<dyn AnyFlb>,
+    _module: ModuleRef,
+}
+
+impl Pinned {
+    /// Pins an FLB; `None` if its module is being unloaded. The caller sees to it that the FLB is
+    /// not unregistered meanwhile.
+    pub(crate) fn new(flb: &Arc<dyn AnyFlb>) -> Option<Self> {
+        Some(Self {
+            _module: ModuleRef::get(flb.owner())?,
+            flb: flb.clone(),
+        })
+    }
+}
+
+impl core::ops::Deref for Pinned {
+    type Target = dyn AnyFlb;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.flb
+    }
 }
 
 /// An FLB that is registered until this is dropped. Handlers that it is linked to keep it.
@@ -154,6 +182,10 @@ impl<T: Flb> Drop for Registration<T> {
 impl<T: Flb> AnyFlb for Object<T> {
     fn compatible(&self) -> Compatible {
         self.flb.compatible()
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner
     }
 
     fn file_preserved(&self) -> Result {

@@ -17,7 +17,7 @@
 //! | [`FileHandler::finish`] | FINISH, close | rev |
 
 use crate::{
-    flb::AnyFlb,
+    flb::{self, AnyFlb},
     handover::luo::Compatible,
     module_ref::{ModuleRef, Owner},
 };
@@ -187,6 +187,9 @@ impl Entry {
 impl Drop for Registration {
     fn drop(&mut self) {
         HANDLERS.lock().retain(|entry| !Arc::ptr_eq(entry, &self.0));
+        // Files may keep the entry for longer, and nobody would find it any more to unlink an FLB
+        // that goes.
+        self.0.flbs.lock().clear();
     }
 }
 
@@ -238,23 +241,34 @@ impl Handler {
 }
 
 impl Handler {
+    /// The FLBs of the handler. Fails with `ENODEV` if the module of one of them is being unloaded.
+    ///
+    /// They are called with the list unlocked: what they do may lead to it.
+    fn flbs(&self) -> Result<KVec<flb::Pinned>> {
+        let flbs = self.entry.flbs.lock();
+        let mut pinned = KVec::with_capacity(flbs.len(), GFP_KERNEL_ACCOUNT)?;
+        for flb in flbs.iter() {
+            let flb = flb::Pinned::new(flb).ok_or(ENODEV)?;
+            pinned.push(flb, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(pinned)
+    }
+
     /// Tells every FLB of the handler that a file is preserved that depends on it. If one of them
     /// fails, none has been told.
     pub(crate) fn preserve_flbs(&self) -> Result<FlbUse> {
-        let mut told = FlbUse(KVec::new());
-        for flb in self.entry.flbs.lock().iter() {
-            told.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let flbs = self.flbs()?;
+        let mut told = FlbUse(KVec::with_capacity(flbs.len(), GFP_KERNEL_ACCOUNT)?);
+        for flb in flbs {
             flb.file_preserved()?;
-            told.0.push(flb.clone(), GFP_KERNEL_ACCOUNT)?;
+            told.0.push(flb, GFP_KERNEL_ACCOUNT)?;
         }
         Ok(told)
     }
 
-    /// Tells every FLB of the handler that a file is finished that depends on it.
-    pub(crate) fn finish_flbs(&self) {
-        for flb in self.entry.flbs.lock().iter().rev() {
-            flb.file_finished();
-        }
+    /// Gets ready to tell every FLB of the handler that a file is finished that depends on it.
+    pub(crate) fn finish_flbs(&self) -> Result<FlbFinish> {
+        Ok(FlbFinish(self.flbs()?))
     }
 }
 
@@ -265,12 +279,24 @@ impl Drop for Handler {
 }
 
 /// The FLBs that a preserved file depends on. To drop it is to tell them that it does no more.
-pub(crate) struct FlbUse(KVec<Arc<dyn AnyFlb>>);
+pub(crate) struct FlbUse(KVec<flb::Pinned>);
 
 impl Drop for FlbUse {
     fn drop(&mut self) {
         while let Some(flb) = self.0.pop() {
             flb.file_unpreserved();
+        }
+    }
+}
+
+/// The FLBs that a file depends on which is about to be finished.
+pub(crate) struct FlbFinish(KVec<flb::Pinned>);
+
+impl FlbFinish {
+    /// Tells them, in reverse order, that the file is finished.
+    pub(crate) fn tell(self) {
+        for flb in self.0.iter().rev() {
+            flb.file_finished();
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use super::identity::{Identity, Room};
 use crate::{
-    handler::{Handler, Outcome},
+    handler::{FlbFinish, Handler, Outcome},
     handover::luo::{Compatible, FileSer},
 };
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
@@ -17,6 +17,8 @@ pub(crate) struct Restored {
     /// Of a file that was retrieved: keeps it from being preserved until it is finished.
     identity: Option<Identity>,
     outcome: Outcome,
+    /// Of a file that can be finished: those who are to be told.
+    flbs: Option<FlbFinish>,
     /// Of a file that a handler has touched: the same handler must finish it. That something was
     /// taken out of what the previous kernel left is written down nowhere else: so its module, and
     /// this one below it, stay loaded until then.
@@ -31,6 +33,7 @@ impl Restored {
             data: file.data,
             identity: None,
             outcome: Outcome::Pending,
+            flbs: None,
             handler: None,
         }
     }
@@ -82,7 +85,7 @@ impl Restored {
     }
 
     /// Checks that [`Self::finish`] may be called, and gets ready for it. `EBUSY` if the handler
-    /// says no, or is not loaded.
+    /// says no, or is not loaded, or the module of an FLB is going.
     pub(crate) fn can_finish(&mut self) -> Result {
         if self.handler.is_none() {
             self.handler = Handler::for_compatible(&self.compatible);
@@ -91,12 +94,15 @@ impl Restored {
         if !handler.can_finish(self.data, &self.outcome) {
             return Err(EBUSY);
         }
+        let flbs = handler.finish_flbs();
+        self.flbs = Some(flbs.map_err(|err| if err == ENODEV { EBUSY } else { err })?);
         Ok(())
     }
 
     /// Undoes [`Self::can_finish`], whatever it said: a handler that was not asked for the file may
     /// go.
     pub(crate) fn let_go(&mut self) {
+        self.flbs = None;
         if self.is_pending() {
             self.handler = None;
         }
@@ -106,7 +112,9 @@ impl Restored {
     pub(crate) fn finish(self) {
         if let Some(handler) = &self.handler {
             handler.finish(self.data, &self.outcome);
-            handler.finish_flbs();
+        }
+        if let Some(flbs) = self.flbs {
+            flbs.tell();
         }
     }
 }

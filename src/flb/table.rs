@@ -2,7 +2,7 @@
 
 //! All FLBs: those that are registered, and those that the previous kernel handed over.
 
-use super::AnyFlb;
+use super::{AnyFlb, Pinned};
 use crate::{
     handover::{
         luo::{Compatible, FlbHeaderSer, FlbSer, LuoSer},
@@ -43,8 +43,7 @@ pub(crate) unsafe fn init() {
     unsafe { FLBS.init() };
 }
 
-/// The registry. Its lock is taken after that of an FLB's incoming state, and before that of its
-/// outgoing state.
+/// The registry. Nothing is locked and no FLB is called with its lock held.
 pub(crate) struct Table;
 
 impl Table {
@@ -108,9 +107,8 @@ impl Table {
 
     /// Writes all FLBs that there are files for to `page`, for the next kernel.
     pub(crate) fn serialize(page: &mut PreservedPage) -> Result {
-        let flbs = FLBS.lock();
         let mut count = 0;
-        for ser in flbs.registered.iter().filter_map(|flb| flb.serialize()) {
+        for ser in Self::pinned()?.iter().filter_map(|flb| flb.serialize()) {
             let start = size_of::<FlbHeaderSer>() + count * size_of::<FlbSer>();
             let to = page.0.get_mut(start..).ok_or(ENOSPC)?;
             ser.write_to_prefix(to).map_err(|_| ENOSPC)?;
@@ -123,12 +121,12 @@ impl Table {
         header.write_to_prefix(&mut page.0).map_err(|_| EINVAL)
     }
 
-    /// All registered FLBs.
-    pub(crate) fn registered() -> Result<KVec<Arc<dyn AnyFlb>>> {
+    /// All registered FLBs, but for those whose modules are being unloaded: no file depends on them.
+    pub(crate) fn pinned() -> Result<KVec<Pinned>> {
         let flbs = FLBS.lock();
         let mut all = KVec::with_capacity(flbs.registered.len(), GFP_KERNEL)?;
-        for flb in flbs.registered.iter() {
-            all.push(flb.clone(), GFP_KERNEL)?;
+        for flb in flbs.registered.iter().filter_map(Pinned::new) {
+            all.push(flb, GFP_KERNEL)?;
         }
         Ok(all)
     }
