@@ -2,7 +2,7 @@
 
 //! A session of the previous kernel: files are taken out of it.
 
-use super::{FileName, IncomingRegistry};
+use super::{FileName, IncomingRegistry, Locked, Summarize, Summary};
 use crate::{
     anon_file::{self, AnonFile},
     file::Restored,
@@ -11,27 +11,25 @@ use crate::{
     log::warn_limited,
     ordered_map::OrderedMap,
     trace::{self, Step},
-    uapi::{self, FdEntry, GetState, Request, SessionEntry, TokenFd, SESSION_F_ORDERED},
+    uapi::{self, FdEntry, GetState, Request, SessionEntry, TokenFd},
 };
 use kernel::{
     fs::{
         file::{flags::O_CLOEXEC, FileDescriptorReservation},
         File,
     },
-    new_mutex,
+    new_mutex, new_spinlock,
     prelude::*,
     seq_file::SeqFile,
     sync::{
         aref::ARef,
-        atomic::{Atomic, Relaxed},
-        Arc, Mutex,
+        atomic::{Atomic, Full, Relaxed, Release},
+        Arc, Mutex, SpinLock,
     },
 };
 
 /// What the session's lock protects.
 struct Inner {
-    /// Whether somebody has the session.
-    taken: bool,
     /// Whether files may be retrieved in order only.
     ordered: bool,
     files: OrderedMap<u64, Restored>,
@@ -44,8 +42,12 @@ struct Inner {
 pub(crate) struct IncomingSession {
     name: SessionName,
     registry: Arc<IncomingRegistry>,
+    /// Whether somebody has the session.
+    taken: Atomic<bool>,
     #[pin]
     inner: Mutex<Inner>,
+    #[pin]
+    summary: SpinLock<Summary>,
 }
 
 impl IncomingSession {
@@ -56,19 +58,29 @@ impl IncomingSession {
         files: OrderedMap<u64, Restored>,
         registry: Arc<IncomingRegistry>,
     ) -> Result<Arc<Self>> {
+        let inner = Inner {
+            ordered: false,
+            files,
+            record: Some(record),
+        };
         Arc::pin_init(
             try_pin_init!(Self {
                 name,
                 registry,
-                inner <- new_mutex!(Inner {
-                    taken: false,
-                    ordered: false,
-                    files,
-                    record: Some(record),
-                }),
+                taken: Atomic::new(false),
+                summary <- new_spinlock!(inner.summary()),
+                inner <- new_mutex!(inner),
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// Locks the session.
+    fn lock(&self) -> Locked<'_, Inner> {
+        Locked {
+            inner: self.inner.lock(),
+            summary: &self.summary,
+        }
     }
 
     /// Takes the session for user space: `EINVAL` if somebody has it.
@@ -80,12 +92,10 @@ impl IncomingSession {
             },
             GFP_KERNEL_ACCOUNT,
         )?;
-        let mut inner = self.inner.lock();
-        if inner.taken {
-            return Err(EINVAL);
+        match self.taken.cmpxchg(false, true, Full) {
+            Ok(_) => Ok(handle),
+            Err(_) => Err(EINVAL),
         }
-        inner.taken = true;
-        Ok(handle)
     }
 
     /// RETRIEVE_FD
@@ -102,7 +112,7 @@ impl IncomingSession {
 
     /// The file called `token`.
     fn retrieve(&self, token: u64) -> Result<ARef<File>> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.lock();
         let file = inner.files.get(&token).ok_or(ENOENT)?;
         if inner.ordered && file.is_pending() && inner.next_token() != Some(token) {
             return Err(EBUSY);
@@ -137,7 +147,7 @@ impl IncomingSession {
 
     /// Ends the lives of all files, in reverse order, if every one of them agrees.
     fn finish(&self) -> Result {
-        let mut inner = self.inner.lock();
+        let mut inner = self.lock();
         let ready = inner.files.iter_mut().try_for_each(|(token, file)| {
             file.can_finish().inspect_err(|err| {
                 warn_limited!(
@@ -169,7 +179,7 @@ impl IncomingSession {
     /// GET_STATE
     fn get_state(&self, request: &Request) -> Result {
         let mut arg: GetState = request.read()?;
-        let inner = self.inner.lock();
+        let inner = self.lock();
         arg.state = uapi::STATE_UPDATED;
         arg.nr_files = inner.files.len() as u64;
         let retrieved = inner.files.iter().filter(|(_, file)| file.is_retrieved());
@@ -181,7 +191,7 @@ impl IncomingSession {
     /// LIST_FDS
     fn list_fds(&self, request: &Request) -> Result {
         uapi::respond_list(request, |part| {
-            let inner = self.inner.lock();
+            let inner = self.lock();
             for (token, file) in inner.files.iter() {
                 part.offer(|| FdEntry {
                     token,
@@ -201,19 +211,13 @@ impl IncomingSession {
     /// SET_FLAGS
     fn set_flags(&self, request: &Request) -> Result {
         let ordered = super::read_flags(request)?;
-        self.inner.lock().ordered = ordered;
+        self.lock().ordered = ordered;
         Ok(())
     }
 
     /// The session as LIST_SESSIONS shows it.
     pub(super) fn entry(&self) -> SessionEntry {
-        let inner = self.inner.lock();
-        SessionEntry {
-            name: *self.name.as_array(),
-            state: uapi::STATE_UPDATED,
-            flags: if inner.ordered { SESSION_F_ORDERED } else { 0 },
-            nr_files: inner.files.len() as u64,
-        }
+        self.summary.lock().entry(&self.name)
     }
 
     /// The descriptor was closed: finishes the session, or makes it available again.
@@ -226,7 +230,17 @@ impl IncomingSession {
             "session {:?} was closed, cannot be finished yet, and can be retrieved again\n",
             self.name
         );
-        self.inner.lock().taken = false;
+        self.taken.store(false, Release);
+    }
+}
+
+impl Summarize for Inner {
+    fn summary(&self) -> Summary {
+        Summary {
+            state: uapi::STATE_UPDATED,
+            ordered: self.ordered,
+            nr_files: self.files.len() as u64,
+        }
     }
 }
 
@@ -287,7 +301,7 @@ impl AnonFile for IncomingHandle {
         if self.known.load(Relaxed) {
             self.session.close();
         } else {
-            self.session.inner.lock().taken = false;
+            self.session.taken.store(false, Release);
         }
     }
 }

@@ -5,6 +5,8 @@
 //! # Locking
 //!
 //! A registry's lock is taken before a session's; handlers are called with the session's lock held.
+//! So nobody but reboot(KEXEC) waits for a session with the registry locked: lists are made of
+//! summaries.
 //! The registries of handlers and identities have locks of their own, in which nothing else is
 //! locked.
 
@@ -21,6 +23,7 @@ use crate::{
 use kernel::{
     prelude::*,
     seq_file::{seq_print, SeqFile},
+    sync::{lock::mutex::MutexGuard, SpinLock},
 };
 
 /// The commands of a session.
@@ -61,6 +64,60 @@ fn get_name(name: &SessionName, request: &Request) -> Result {
     }
     arg.name = *name.as_array();
     request.respond(&arg)
+}
+
+/// What lists tell of a session.
+#[derive(Clone, Copy)]
+struct Summary {
+    /// As the user ABI has it.
+    state: u32,
+    ordered: bool,
+    nr_files: u64,
+}
+
+impl Summary {
+    /// As LIST_SESSIONS shows it.
+    fn entry(self, name: &SessionName) -> SessionEntry {
+        SessionEntry {
+            name: *name.as_array(),
+            state: self.state,
+            flags: if self.ordered { SESSION_F_ORDERED } else { 0 },
+            nr_files: self.nr_files,
+        }
+    }
+}
+
+/// What a session's lock protects.
+trait Summarize: Unpin {
+    /// What there is to tell.
+    fn summary(&self) -> Summary;
+}
+
+/// A locked session, which leaves its summary for those who do not wait for the lock: handlers work
+/// under it, and take their time.
+struct Locked<'a, T: Summarize> {
+    inner: MutexGuard<'a, T>,
+    summary: &'a SpinLock<Summary>,
+}
+
+impl<T: Summarize> core::ops::Deref for Locked<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: Summarize> core::ops::DerefMut for Locked<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+impl<T: Summarize> Drop for Locked<'_, T> {
+    fn drop(&mut self) {
+        *self.summary.lock() = self.inner.summary();
+    }
 }
 
 /// Shows a session in /proc/PID/fdinfo.

@@ -2,7 +2,7 @@
 
 //! A session of the old kernel: files are put into it until the kexec.
 
-use super::{FileName, OutgoingRegistry};
+use super::{FileName, Locked, OutgoingRegistry, Summarize, Summary};
 use crate::{
     anon_file::{self, AnonFile},
     file::Preserved,
@@ -11,14 +11,14 @@ use crate::{
     log::warn_limited,
     ordered_map::{OrderedMap, Slot},
     trace::{self, Step},
-    uapi::{self, FdEntry, GetState, Request, SessionEntry, Token, TokenFd, SESSION_F_ORDERED},
+    uapi::{self, FdEntry, GetState, Request, SessionEntry, Token, TokenFd},
 };
 use kernel::{
     fs::File,
-    new_condvar, new_mutex,
+    new_condvar, new_mutex, new_spinlock,
     prelude::*,
     seq_file::SeqFile,
-    sync::{aref::ARef, lock::mutex::MutexGuard, Arc, CondVar, Mutex},
+    sync::{aref::ARef, Arc, CondVar, Mutex, SpinLock},
 };
 
 /// What may happen to a session.
@@ -52,6 +52,8 @@ pub(crate) struct OutgoingSession {
     registry: Arc<OutgoingRegistry>,
     #[pin]
     inner: Mutex<Inner>,
+    #[pin]
+    summary: SpinLock<Summary>,
     /// Notified when `state` ceases to be [`State::Frozen`].
     #[pin]
     thawed: CondVar,
@@ -60,16 +62,18 @@ pub(crate) struct OutgoingSession {
 impl OutgoingSession {
     /// A session without files.
     pub(super) fn new(name: SessionName, registry: Arc<OutgoingRegistry>) -> Result<Arc<Self>> {
+        let inner = Inner {
+            state: State::Normal,
+            ordered: false,
+            files: OrderedMap::new(),
+            blocks: BlockChain::new(),
+        };
         Arc::pin_init(
             try_pin_init!(Self {
                 name,
                 registry,
-                inner <- new_mutex!(Inner {
-                    state: State::Normal,
-                    ordered: false,
-                    files: OrderedMap::new(),
-                    blocks: BlockChain::new(),
-                }),
+                summary <- new_spinlock!(inner.summary()),
+                inner <- new_mutex!(inner),
                 thawed <- new_condvar!(),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -83,17 +87,25 @@ impl OutgoingSession {
             .inspect_err(|_| self.release())
     }
 
+    /// Locks the session, whatever its state is.
+    fn lock_any(&self) -> Locked<'_, Inner> {
+        Locked {
+            inner: self.inner.lock(),
+            summary: &self.summary,
+        }
+    }
+
     /// Locks the session, when no kexec is under way.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        let mut inner = self.inner.lock();
+    fn lock(&self) -> Locked<'_, Inner> {
+        let mut inner = self.lock_any();
         while let State::Frozen { .. } = inner.state {
-            self.thawed.wait(&mut inner);
+            self.thawed.wait(&mut inner.inner);
         }
         inner
     }
 
     /// Locks the session to put a file into it or take one out: `EBUSY` if it is prepared.
-    fn lock_for_change(&self) -> Result<MutexGuard<'_, Inner>> {
+    fn lock_for_change(&self) -> Result<Locked<'_, Inner>> {
         let inner = self.lock();
         if inner.state == State::Prepared {
             return Err(EBUSY);
@@ -235,19 +247,13 @@ impl OutgoingSession {
 
     /// The session as LIST_SESSIONS shows it.
     pub(super) fn entry(&self) -> SessionEntry {
-        let inner = self.inner.lock();
-        SessionEntry {
-            name: *self.name.as_array(),
-            state: inner.state.to_user(),
-            flags: if inner.ordered { SESSION_F_ORDERED } else { 0 },
-            nr_files: inner.files.len() as u64,
-        }
+        self.summary.lock().entry(&self.name)
     }
 
     /// Freezes the files in order and describes the session to the next kernel; `None` if it is
     /// closed. On failure the session is as before.
     pub(super) fn freeze(&self) -> Result<Option<SessionSer>> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.lock_any();
         if inner.state == State::Closed {
             return Ok(None);
         }
@@ -290,7 +296,7 @@ impl OutgoingSession {
 
     /// Undoes [`Self::freeze`], if it was successful.
     pub(super) fn unfreeze(&self) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.lock_any();
         if let State::Frozen { prepared } = inner.state {
             let count = inner.files.len();
             inner.unfreeze_first(&self.name, count);
@@ -311,6 +317,16 @@ impl State {
             State::Normal | State::Closed => uapi::STATE_NORMAL,
             State::Prepared => uapi::STATE_PREPARED,
             State::Frozen { .. } => uapi::STATE_FROZEN,
+        }
+    }
+}
+
+impl Summarize for Inner {
+    fn summary(&self) -> Summary {
+        Summary {
+            state: self.state.to_user(),
+            ordered: self.ordered,
+            nr_files: self.files.len() as u64,
         }
     }
 }

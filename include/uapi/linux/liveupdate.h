@@ -264,7 +264,8 @@ struct liveupdate_session_entry {
  * @total:	out: how many there are
  *
  * First those of this kernel, then those of the previous one, each in the order
- * in which they were made. What one call lists was true at one moment.
+ * in which they were made. Nobody is waited for: a session to which something is
+ * being done is listed as it was before.
  */
 struct liveupdate_ioctl_list_sessions {
 	__u32		size;

@@ -11,6 +11,7 @@
 #include <linux/stdarg.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
+#include <linux/wait.h>
 
 #define SIZE	(256 * 1024)
 
@@ -22,6 +23,10 @@ static struct {
 	unsigned int calls;
 	int err;
 } fail;
+
+/* Those who wait at the gate, and how often it was opened. */
+static DECLARE_WAIT_QUEUE_HEAD(gate);
+static unsigned int opened;
 
 void rec_log(const char *fmt, ...)
 {
@@ -36,12 +41,18 @@ void rec_log(const char *fmt, ...)
 
 int rec_fails(const char *callback)
 {
+	unsigned int seen = READ_ONCE(opened);
+	bool wait = false;
 	int err = 0;
 
 	mutex_lock(&lock);
-	if (fail.calls && !strcmp(fail.callback, callback) && !--fail.calls)
+	if (fail.calls && !strcmp(fail.callback, callback) && !--fail.calls) {
 		err = -fail.err;
+		wait = !fail.err;
+	}
 	mutex_unlock(&lock);
+	if (wait && wait_event_killable(gate, READ_ONCE(opened) != seen))
+		err = -EINTR;
 	return err;
 }
 
@@ -85,7 +96,9 @@ static ssize_t fail_write(struct file *file, const char __user *from, size_t siz
 	memcpy(fail.callback, callback, sizeof(callback));
 	fail.calls = calls;
 	fail.err = err;
+	WRITE_ONCE(opened, opened + 1);
 	mutex_unlock(&lock);
+	wake_up_all(&gate);
 	return size;
 }
 

@@ -12,7 +12,8 @@
  *   log       the record, a line for each callback: "preserve a7", "finish a7 1"
  *             (with the retrieve_status), "x.preserve"; writing empties it
  *   fail      "CALLBACK K ERRNO": the k-th call from now on fails with -errno
- *             (of can_finish: says no); a line of nothing else: none fails
+ *             (of can_finish: says no), or for ERRNO 0 waits until the file is
+ *             written to again; a line of nothing else: none fails
  *   live      number of preserved pages that the handlers and FLBs own
  *   incoming, outgoing   the value of FLB x in the new and the old kernel, taken
  *             by get and put around it; writing 1 gets it, 0 puts it

@@ -23,6 +23,7 @@ mod memfd_seals;
 mod module;
 mod names;
 mod order;
+mod races;
 mod selftests;
 mod writeback;
 
@@ -50,6 +51,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("module", module::TESTS),
     ("names", names::TESTS),
     ("order", order::TESTS),
+    ("races", races::TESTS),
     ("selftests", selftests::TESTS),
     ("writeback", writeback::TESTS),
 ];

@@ -11,6 +11,7 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 fn file_of(name: &str) -> PathBuf {
     Path::new("/modules").join(name).with_extension("ko")
@@ -154,6 +155,25 @@ impl Recorder {
     pub fn fail(&self, callback: &str, k: usize, errno: Errno) -> Result<()> {
         let line = format!("{callback} {k} {}", errno as i32);
         Self::write("fail", &line).context("fail")
+    }
+
+    /// Lets the k-th call of a callback from now on wait, until [`Self::open_gate`] or [`Self::fail`].
+    pub fn hold(&self, callback: &str, k: usize) -> Result<()> {
+        Self::write("fail", &format!("{callback} {k} 0")).context("fail")
+    }
+
+    /// Lets a callback that waits go on.
+    pub fn open_gate(&self) -> Result<()> {
+        Self::write("fail", "\n").context("fail")
+    }
+
+    /// Waits until the record ends with this callback.
+    pub fn wait_for(&self, ctx: &Ctx, callback: &str) -> Result<()> {
+        let there = || {
+            let text = Self::read("log").unwrap_or_default();
+            text.lines().last() == Some(callback)
+        };
+        ctx.wait_for(callback, Duration::from_secs(60), there)
     }
 
     /// Number of preserved pages of this kernel.
