@@ -232,7 +232,10 @@ fn missing(ctx: &mut Ctx) -> Result<()> {
     ensure!(one.state()?.1 == 3, "{:?}", one.state());
     // It can be retrieved again, with all that it had; until then only luo.ko knows what was taken out of it.
     drop(one);
-    ensure!(ctx.rmmod().is_err(), "removed with a session half retrieved");
+    ensure!(
+        ctx.rmmod().is_err(),
+        "removed with a session half retrieved"
+    );
     writeback::unanswerable(&Command::retrieve_session(&device, "one"))?;
     drop(device);
     ensure!(ctx.rmmod().is_err(), "removed after a failed retrieval");
