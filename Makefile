@@ -23,7 +23,7 @@ VM_GOALS := demo check check-vm bench
 SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
-.PHONY: all module samples tools setup kernel paths demo bench check check-host check-vm \
+.PHONY: all module samples tools setup kernel paths data demo bench check check-host check-vm \
 	clippy fmt fmt-check docs clean distclean clean-cache help
 
 all: module tools
@@ -57,7 +57,11 @@ paths: setup
 
 # ---- Running -----------------------------------------------------------------
 
-demo: module
+# Before the long part: a DATA that is not there shows at once.
+data:
+	@[ -z "$$DATA" ] || [ -e "$$DATA" ] || { echo "make demo: there is no DATA=$$DATA" >&2; exit 1; }
+
+demo: data module
 	@$(PATHS) $(HARNESS) demo
 
 bench: module

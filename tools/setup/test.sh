@@ -32,6 +32,7 @@ fake() { cat >"$bin/$1"; chmod +x "$bin/$1"; }
 
 kernel_tree() {
 	mkdir -p "$1/scripts/kconfig" "$1/kernel"
+	touch "$1/Kconfig"
 	printf 'one\ntwo\nthree\n' >"$1/kernel/file.c"
 	# A build that copies the configuration, and fails or waits where told.
 	cat >"$1/Makefile" <<'END'
@@ -56,7 +57,7 @@ END
 
 finished_build() {
 	mkdir -p "$1/include/config" "$1/include/generated" "$1/scripts/mod" "$1/arch/x86/boot"
-	touch "$1/Makefile" "$1/include/generated/autoconf.h" "$1/scripts/mod/modpost" "$1/arch/x86/boot/bzImage"
+	touch "$1/Makefile" "$1/Kconfig" "$1/include/generated/autoconf.h" "$1/scripts/mod/modpost" "$1/arch/x86/boot/bzImage"
 	printf 'CONFIG_%s=y\n' MODULES RUST KEXEC_FILE KEXEC_HANDOVER SHMEM MEMFD_CREATE >"$1/include/config/auto.conf"
 	echo "CONFIG_RUSTC_VERSION_TEXT=rustc 1.90.0 (fake)" >>"$1/include/config/auto.conf"
 	printf '0x0\tregister_kexec_prepare_notifier\tvmlinux\tEXPORT_SYMBOL_GPL\t\n' >"$1/Module.symvers"
@@ -492,6 +493,14 @@ UAPI_INCLUDE=$clone/include/uapi
 LUOCTL=$clone/tools/target/release/luoctl"
 }
 
+setup_with_kdir_and_no_sources() {
+	finished_build "$top/case/build"
+	printf '#!/bin/sh\nexit 0\n' >"$clone/tools/setup/packages"
+	KDIR=$top/case/build LINUX_SRC=$top/nowhere run setup "$clone/build/paths"
+	fails_saying "LINUX_SRC=$top/nowhere is not a kernel tree" "KDIR" || return
+	[ ! -e "$clone/build/paths" ] || wrong "there is a build/paths"
+}
+
 setup_for_a_vm_without_image() {
 	finished_build "$top/case/build"
 	rm "$top/case/build/arch/x86/boot/bzImage"
@@ -527,7 +536,7 @@ build_and_again build_key build_with_an_option_that_is_not build_with_an_option_
 build_without_rust build_fails no_room_for_the_build build_goes_on_where_it_stopped
 build_cannot_go_on build_with_a_damaged_image build_by_two_at_once
 kdir_is_no_folder kdir_is_no_build kdir_is_not_finished kdir_lacks_options kdir_is_not_patched
-kdir_of_another_rustc setup_with_kdir setup_for_a_vm_without_image
+kdir_of_another_rustc setup_with_kdir setup_with_kdir_and_no_sources setup_for_a_vm_without_image
 setup_in_a_folder_with_a_space setup_that_fails_leaves_no_paths"
 
 for case in $cases; do
