@@ -281,13 +281,20 @@ impl IncomingRegistry {
         }
     }
 
-    /// Names those sessions in the log that nobody retrieved: the kexec will lose them.
+    /// Names sessions in the log that nobody has finished: the kexec will lose them. Not all of
+    /// them where they are many: this is in the blackout.
     pub(crate) fn warn_of_loss(&self) {
-        for (name, _) in self.inner.lock().sessions.iter() {
+        const NAMED: usize = 10;
+        let inner = self.inner.lock();
+        for (name, _) in inner.sessions.iter().take(NAMED) {
             pr_warn!(
                 "session {:?} of the previous kernel is lost: it was not finished before this kexec\n",
                 name
             );
+        }
+        let others = inner.sessions.len().saturating_sub(NAMED);
+        if others != 0 {
+            pr_warn!("so are {} others\n", others);
         }
     }
 }
