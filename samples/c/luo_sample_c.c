@@ -7,7 +7,7 @@
  * and the note. Put into a session of /dev/liveupdate, the file arrives in the
  * next kernel with all of that.
  *
- * The interface is that of the kernel's own <linux/liveupdate.h>.
+ * The interface is that of the kernel's own orchestrator, too.
  */
 
 #include <linux/anon_inodes.h>
