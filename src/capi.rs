@@ -3,70 +3,64 @@
 //! The in-kernel C interface: handlers and FLBs written against `<linux/liveupdate.h>`.
 //!
 //! Each C object becomes a Rust one that calls its callbacks; which C object that is, is looked up
-//! here by its address. `exports.c` exports the functions to modules.
+//! in [`registry`] by its address. `exports.c` exports the functions to modules.
 
 mod file;
 mod flb;
+mod registry;
 
-use crate::{
-    flb::Registration as FlbRegistration, handler::Registration, handover::luo::Compatible,
-};
+use crate::handler::Registration;
 use file::CHandler;
-use flb::{CFlb, FlbEntry};
-use kernel::{bindings, error::to_result, prelude::*, sync::global_lock};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Release},
+        Arc,
+    },
+};
 
-/// What the registry's lock protects: C objects by their addresses.
-struct Registry {
-    handlers: KVec<(usize, Registration)>,
-    flbs: KVec<FlbEntry>,
+pub(crate) use registry::init;
+
+/// Whether the module is in operation. Before that, and if it could not be brought into operation,
+/// drivers that are built into the kernel may call, too.
+static ENABLED: Atomic<bool> = Atomic::new(false);
+
+/// C objects may be registered until this is dropped.
+pub(crate) struct Enabled(());
+
+impl Enabled {
+    /// Opens the interface.
+    pub(crate) fn new() -> Self {
+        ENABLED.store(true, Release);
+        Self(())
+    }
 }
 
-global_lock! {
-    // SAFETY: Initialized in the module's init, before anything else.
-    unsafe(uninit) static REGISTRY: Mutex<Registry> = Registry {
-        handlers: KVec::new(),
-        flbs: KVec::new(),
+impl Drop for Enabled {
+    fn drop(&mut self) {
+        ENABLED.store(false, Release);
+    }
+}
+
+/// Calls `body`, if the module is in operation, and gives its result as C wants it.
+fn c_call(body: impl FnOnce() -> Result) -> c_int {
+    let result = if liveupdate_enabled() {
+        body()
+    } else {
+        Err(EOPNOTSUPP)
     };
-}
-
-/// Makes the registry ready for use.
-///
-/// # Safety
-///
-/// To be called once, before anything else of this room.
-pub(crate) unsafe fn init() {
-    // SAFETY: By the contract of this function.
-    unsafe { REGISTRY.init() };
-}
-
-impl Registry {
-    fn handler(&self, fh: usize) -> Option<&Registration> {
-        let (_, registration) = self.handlers.iter().find(|(known, _)| *known == fh)?;
-        Some(registration)
-    }
-
-    fn flb(&mut self, flb: usize) -> Option<&mut FlbEntry> {
-        self.flbs.iter_mut().find(|entry| entry.address == flb)
-    }
-}
-
-/// A result as C wants it.
-fn to_c(result: Result) -> c_int {
     match result {
         Ok(()) => 0,
         Err(err) => err.to_errno(),
     }
 }
 
-/// The compatible string of a C object.
-fn compatible(field: &[c_char; Compatible::SIZE]) -> Result<Compatible> {
-    Compatible::new(field).ok_or(EINVAL)
-}
-
-/// Whether there is an orchestrator to register with: there is, this one.
+/// Whether there is an orchestrator to register with.
 #[no_mangle]
 pub(crate) extern "C" fn liveupdate_enabled() -> bool {
-    true
+    ENABLED.load(Acquire)
 }
 
 /// Registers a file handler. `EINVAL` if a callback is missing, `EEXIST` if the compatible string
@@ -79,17 +73,14 @@ pub(crate) extern "C" fn liveupdate_enabled() -> bool {
 pub(crate) unsafe extern "C" fn liveupdate_register_file_handler(
     fh: *mut bindings::liveupdate_file_handler,
 ) -> c_int {
-    to_c((|| {
+    c_call(|| {
         // SAFETY: By the contract of this function.
         let handler = unsafe { CHandler::new(fh)? };
         let owner = handler.owner();
-        let registration = Registration::with_owner(KBox::new(handler, GFP_KERNEL)?, owner)?;
-        REGISTRY
-            .lock()
-            .handlers
-            .push((fh as usize, registration), GFP_KERNEL)?;
-        Ok(())
-    })())
+        let handler = KBox::new(handler, GFP_KERNEL)?;
+        let registration = Arc::new(Registration::with_owner(handler, owner)?, GFP_KERNEL)?;
+        registry::add_handler(fh as usize, registration)
+    })
 }
 
 /// Undoes [`liveupdate_register_file_handler`], and the links of FLBs to the handler.
@@ -97,16 +88,9 @@ pub(crate) unsafe extern "C" fn liveupdate_register_file_handler(
 pub(crate) extern "C" fn liveupdate_unregister_file_handler(
     fh: *mut bindings::liveupdate_file_handler,
 ) {
-    let fh = fh as usize;
-    let mut registry = REGISTRY.lock();
-    let mut i = 0;
-    while i < registry.flbs.len() {
-        let address = registry.flbs[i].address;
-        if !flb::unlink(&mut registry, fh, address) {
-            i += 1;
-        }
+    if liveupdate_enabled() {
+        registry::remove_handler(fh as usize);
     }
-    registry.handlers.retain(|(known, _)| *known != fh);
 }
 
 /// Makes the files of `fh` depend on `flb`.
@@ -122,11 +106,11 @@ pub(crate) unsafe extern "C" fn liveupdate_register_flb(
     fh: *mut bindings::liveupdate_file_handler,
     flb: *mut bindings::liveupdate_flb,
 ) -> c_int {
-    to_c((|| {
+    c_call(|| {
         // SAFETY: By the contract of this function.
-        let object = unsafe { CFlb::new(flb)? };
-        flb::link(&mut REGISTRY.lock(), fh as usize, flb as usize, object)
-    })())
+        let object = unsafe { flb::CFlb::new(flb)? };
+        registry::link(fh as usize, flb as usize, object)
+    })
 }
 
 /// Undoes [`liveupdate_register_flb`].
@@ -135,34 +119,37 @@ pub(crate) extern "C" fn liveupdate_unregister_flb(
     fh: *mut bindings::liveupdate_file_handler,
     flb: *mut bindings::liveupdate_flb,
 ) {
-    flb::unlink(&mut REGISTRY.lock(), fh as usize, flb as usize);
+    if liveupdate_enabled() {
+        registry::unlink(fh as usize, flb as usize);
+    }
 }
 
 /// The object that the previous kernel handed over, in `*objp`, until
-/// [`liveupdate_flb_put_incoming`].
+/// [`liveupdate_flb_put_incoming`]. The FLB need not be registered.
 ///
 /// # Safety
 ///
-/// `objp` is valid for writes.
+/// `objp` is valid for writes. `flb` and what it points to stay valid until it is put back and
+/// unregistered.
 #[no_mangle]
 pub(crate) unsafe extern "C" fn liveupdate_flb_get_incoming(
     flb: *mut bindings::liveupdate_flb,
     objp: *mut *mut c_void,
 ) -> c_int {
-    to_c(flb::object(flb as usize).and_then(|object| {
-        let obj = crate::flb::incoming::hold(&object, |state| state.as_ptr())?;
+    c_call(|| {
+        // SAFETY: By the contract of this function.
+        let object = unsafe { flb::CFlb::new(flb)? };
+        let obj = registry::get_incoming(flb as usize, object)?;
         // SAFETY: By the contract of this function.
         unsafe { *objp = obj };
         Ok(())
-    }))
+    })
 }
 
 /// Undoes [`liveupdate_flb_get_incoming`].
 #[no_mangle]
 pub(crate) extern "C" fn liveupdate_flb_put_incoming(flb: *mut bindings::liveupdate_flb) {
-    if let Ok(object) = flb::object(flb as usize) {
-        crate::flb::incoming::release(&object);
-    }
+    registry::put_incoming(flb as usize);
 }
 
 /// The object of this kernel, in `*objp`, until [`liveupdate_flb_put_outgoing`].
@@ -175,18 +162,19 @@ pub(crate) unsafe extern "C" fn liveupdate_flb_get_outgoing(
     flb: *mut bindings::liveupdate_flb,
     objp: *mut *mut c_void,
 ) -> c_int {
-    to_c(flb::object(flb as usize).and_then(|object| {
+    c_call(|| {
+        let object = registry::flb(flb as usize).ok_or(ENOENT)?;
         let obj = crate::flb::outgoing::hold(&object, |state| state.as_ptr())?;
         // SAFETY: By the contract of this function.
         unsafe { *objp = obj };
         Ok(())
-    }))
+    })
 }
 
 /// Undoes [`liveupdate_flb_get_outgoing`].
 #[no_mangle]
 pub(crate) extern "C" fn liveupdate_flb_put_outgoing(flb: *mut bindings::liveupdate_flb) {
-    if let Ok(object) = flb::object(flb as usize) {
+    if let Some(object) = registry::flb(flb as usize) {
         crate::flb::outgoing::release(&object);
     }
 }

@@ -171,6 +171,13 @@ impl<T: Flb> Registration<T> {
     }
 }
 
+impl<T: Flb> Object<T> {
+    /// Whether there is no state, of this kernel or of the previous one, and nobody holds any.
+    pub(crate) fn is_idle(&self) -> bool {
+        outgoing::is_idle(self) && incoming::is_idle(self)
+    }
+}
+
 impl<T: Flb> Drop for Registration<T> {
     fn drop(&mut self) {
         let any = self.any();

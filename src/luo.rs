@@ -56,6 +56,7 @@ struct LuoModule {
     _device: MiscDeviceRegistration<Device>,
     #[pin]
     _debugfs: debugfs::DebugFs,
+    _c_interface: capi::Enabled,
     _memfd: memfd::Registrations,
     _sessions: Published,
     #[pin]
@@ -78,6 +79,7 @@ impl kernel::InPlaceModule for LuoModule {
             _kexec <- KexecNotifier::register(),
             _sessions: open_sessions()?.publish(),
             _memfd: memfd::register(module)?,
+            _c_interface: capi::Enabled::new(),
             _debugfs <- debugfs::DebugFs::new(),
             // Last: from here on user space comes in.
             _device <- MiscDeviceRegistration::register(device::OPTIONS),

@@ -2,7 +2,7 @@
 
 //! A file handler that is written in C.
 
-use super::{compatible, to_result};
+use super::to_result;
 use crate::{
     handler::{FileHandler, Outcome, PreservedFile},
     handover::luo::Compatible,
@@ -82,7 +82,7 @@ impl CHandler {
         // INVARIANT: Checked above, and by the contract of this function.
         Ok(Self {
             // SAFETY: By the contract of this function.
-            compatible: compatible(unsafe { &(*fh).compatible })?,
+            compatible: Compatible::new(unsafe { &(*fh).compatible }).ok_or(EINVAL)?,
             raw,
         })
     }

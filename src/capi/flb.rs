@@ -2,83 +2,10 @@
 
 //! An FLB that is written in C.
 
-use super::{compatible, to_result, FlbRegistration, Registry, REGISTRY};
-use crate::{
-    flb::{Flb, Object},
-    handover::luo::Compatible,
-    module_ref::Owner,
-};
+use super::to_result;
+use crate::{flb::Flb, handover::luo::Compatible, module_ref::Owner};
 use core::ptr::{null_mut, NonNull};
-use kernel::{bindings, prelude::*, sync::Arc};
-
-/// A registered FLB and the handlers that it is linked to.
-pub(super) struct FlbEntry {
-    pub(super) address: usize,
-    users: KVec<usize>,
-    registration: FlbRegistration<CFlb>,
-}
-
-/// Makes the files of the handler `fh` depend on the FLB at `address`.
-pub(super) fn link(registry: &mut Registry, fh: usize, address: usize, object: CFlb) -> Result {
-    if registry.handler(fh).is_none() {
-        return Err(EINVAL);
-    }
-    let owner = object.owner();
-    if registry.flb(address).is_none() {
-        let entry = FlbEntry {
-            address,
-            users: KVec::new(),
-            registration: FlbRegistration::with_owner(object, owner)?,
-        };
-        registry.flbs.push(entry, GFP_KERNEL)?;
-    }
-
-    let entry = registry.flb(address).ok_or(EINVAL)?;
-    let flb = entry.registration.any();
-    entry.users.push(fh, GFP_KERNEL)?;
-    let linked = registry.handler(fh).ok_or(EINVAL)?.link(flb);
-    if linked.is_err() {
-        let entry = registry.flb(address).ok_or(EINVAL)?;
-        // The one that was pushed, not the one that was there.
-        entry.users.pop();
-        if entry.users.is_empty() {
-            forget(registry, address);
-        }
-    }
-    linked
-}
-
-/// Undoes [`link`]. Whether the FLB is gone, with its last link.
-pub(super) fn unlink(registry: &mut Registry, fh: usize, address: usize) -> bool {
-    let Some(entry) = registry.flb(address) else {
-        return false;
-    };
-    if !entry.users.contains(&fh) {
-        return false;
-    }
-    entry.users.retain(|user| *user != fh);
-    let gone = entry.users.is_empty();
-    let compatible = entry.registration.any().compatible();
-    if let Some(handler) = registry.handler(fh) {
-        handler.unlink(&compatible);
-    }
-    if gone {
-        forget(registry, address);
-    }
-    gone
-}
-
-/// Unregisters the FLB at `address`.
-fn forget(registry: &mut Registry, address: usize) {
-    registry.flbs.retain(|entry| entry.address != address);
-}
-
-/// The registered FLB at `address`: `ENOENT` if there is none.
-pub(super) fn object(address: usize) -> Result<Arc<Object<CFlb>>> {
-    let mut registry = REGISTRY.lock();
-    let entry = registry.flb(address).ok_or(ENOENT)?;
-    Ok(entry.registration.object().clone())
-}
+use kernel::{bindings, prelude::*};
 
 /// A pointer to an FLB of C.
 ///
@@ -135,13 +62,13 @@ impl CFlb {
         // INVARIANT: Checked above, and by the contract of this function.
         Ok(Self {
             // SAFETY: By the contract of this function.
-            compatible: compatible(unsafe { &(*flb).compatible })?,
+            compatible: Compatible::new(unsafe { &(*flb).compatible }).ok_or(EINVAL)?,
             raw,
         })
     }
 
     /// The module of the FLB.
-    fn owner(&self) -> Owner {
+    pub(super) fn owner(&self) -> Owner {
         // SAFETY: An FLB is unregistered before its module goes.
         unsafe { Owner::from_raw(self.raw.ops().owner) }
     }

@@ -19,18 +19,14 @@ use kernel::{
 /// The most FLBs that there can be: so many fit into the page that hands them over.
 const MAX: usize = (PAGE_SIZE - size_of::<FlbHeaderSer>()) / size_of::<FlbSer>();
 
-/// What the registry's lock protects.
-pub(crate) struct Inner {
-    registered: KVec<Arc<dyn AnyFlb>>,
-    incoming: Option<IncomingTable>,
+global_lock! {
+    // SAFETY: Initialized in the module's init, before anything else.
+    unsafe(uninit) static REGISTERED: Mutex<KVec<Arc<dyn AnyFlb>>> = KVec::new();
 }
 
 global_lock! {
     // SAFETY: Initialized in the module's init, before anything else.
-    unsafe(uninit) static FLBS: Mutex<Inner> = Inner {
-        registered: KVec::new(),
-        incoming: None,
-    };
+    unsafe(uninit) static INCOMING: Mutex<Option<IncomingTable>> = None;
 }
 
 /// Makes the registry ready for use.
@@ -40,49 +36,52 @@ global_lock! {
 /// To be called once, before anything else of this room.
 pub(crate) unsafe fn init() {
     // SAFETY: By the contract of this function.
-    unsafe { FLBS.init() };
+    unsafe {
+        REGISTERED.init();
+        INCOMING.init();
+    }
 }
 
-/// The registry. Nothing is locked and no FLB is called with its lock held.
+/// The registry. No FLB is called with the lock of what is registered held; the lock of what was handed
+/// over is taken after that of an FLB's state.
 pub(crate) struct Table;
 
 impl Table {
     /// Registers an FLB.
     pub(super) fn add(flb: Arc<dyn AnyFlb>) -> Result {
         let compatible = flb.compatible();
-        let mut flbs = FLBS.lock();
-        if flbs.registered.len() >= MAX {
+        let mut registered = REGISTERED.lock();
+        if registered.len() >= MAX {
             return Err(ENOSPC);
         }
-        if flbs
-            .registered
+        if registered
             .iter()
             .any(|other| other.compatible() == compatible)
         {
             return Err(EEXIST);
         }
-        flbs.registered.push(flb, GFP_KERNEL)?;
+        registered.push(flb, GFP_KERNEL)?;
         Ok(())
     }
 
     /// Unregisters an FLB.
     pub(super) fn remove(flb: &Arc<dyn AnyFlb>) {
         let compatible = flb.compatible();
-        let mut flbs = FLBS.lock();
-        flbs.registered
+        REGISTERED
+            .lock()
             .retain(|other| other.compatible() != compatible);
     }
 
     /// Says what the previous kernel handed over, or takes it back.
     pub(crate) fn set_incoming(table: Option<IncomingTable>) {
-        FLBS.lock().incoming = table;
+        *INCOMING.lock() = table;
     }
 
     /// What the previous kernel handed over for the FLB called `compatible`: `ENODATA` if it handed
     /// over none at all, `ENOENT` if not this one.
     pub(super) fn incoming_data(compatible: &Compatible) -> Result<u64> {
-        let flbs = FLBS.lock();
-        let table = flbs.incoming.as_ref().ok_or(ENODATA)?;
+        let incoming = INCOMING.lock();
+        let table = incoming.as_ref().ok_or(ENODATA)?;
         table
             .find(compatible)
             .map(|i| table.entries[i].data)
@@ -91,16 +90,15 @@ impl Table {
 
     /// How many files that depend on it are not finished.
     pub(super) fn incoming_files(compatible: &Compatible) -> u64 {
-        let flbs = FLBS.lock();
-        flbs.incoming.as_ref().map_or(0, |table| {
+        INCOMING.lock().as_ref().map_or(0, |table| {
             table.find(compatible).map_or(0, |i| table.entries[i].count)
         })
     }
 
     /// Notes that a file that depends on it is finished. `false` if it was not handed over.
     pub(super) fn finish_file(compatible: &Compatible) -> bool {
-        FLBS.lock()
-            .incoming
+        INCOMING
+            .lock()
             .as_mut()
             .is_some_and(|table| table.finish_file(compatible))
     }
@@ -123,9 +121,9 @@ impl Table {
 
     /// All registered FLBs, but for those whose modules are being unloaded: no file depends on them.
     pub(crate) fn pinned() -> Result<KVec<Pinned>> {
-        let flbs = FLBS.lock();
-        let mut all = KVec::with_capacity(flbs.registered.len(), GFP_KERNEL)?;
-        for flb in flbs.registered.iter().filter_map(Pinned::new) {
+        let registered = REGISTERED.lock();
+        let mut all = KVec::with_capacity(registered.len(), GFP_KERNEL)?;
+        for flb in registered.iter().filter_map(Pinned::new) {
             all.push(flb, GFP_KERNEL)?;
         }
         Ok(all)

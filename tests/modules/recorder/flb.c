@@ -135,20 +135,48 @@ static const struct file_operations value_fops = {
 	.write = value_write,
 };
 
-int rec_flbs_init(struct dentry *dir)
+static int link_all(void)
 {
-	int err;
-
 	for (unsigned int kind = 0; kind < REC_KINDS; kind++) {
 		/* Kind a has both, kind b the first. */
 		for (unsigned int i = 0; i < NR_FLBS - kind; i++) {
-			err = liveupdate_register_flb(rec_handler(kind), &flbs[i]);
+			int err = liveupdate_register_flb(rec_handler(kind), &flbs[i]);
+
 			if (err) {
 				rec_flbs_exit();
 				return err;
 			}
 		}
 	}
+	return 0;
+}
+
+static ssize_t linked_write(struct file *file, const char __user *from, size_t size, loff_t *pos)
+{
+	unsigned int link;
+	int err = kstrtouint_from_user(from, size, 0, &link);
+
+	if (err)
+		return err;
+	if (!link)
+		rec_flbs_exit();
+	else
+		err = link_all();
+	return err ?: size;
+}
+
+static const struct file_operations linked_fops = {
+	.owner = THIS_MODULE,
+	.write = linked_write,
+};
+
+int rec_flbs_init(struct dentry *dir)
+{
+	int err = link_all();
+
+	if (err)
+		return err;
+	debugfs_create_file("linked", 0200, dir, NULL, &linked_fops);
 	debugfs_create_file("incoming", 0600, dir, (void *)&incoming, &value_fops);
 	debugfs_create_file("outgoing", 0600, dir, (void *)&outgoing, &value_fops);
 	return 0;

@@ -17,6 +17,7 @@
  *   live      number of preserved pages that the handlers and FLBs own
  *   incoming, outgoing   the value of FLB x in the new and the old kernel, taken
  *             by get and put around it; writing 1 gets it, 0 puts it
+ *   linked    writing 0 unregisters the FLBs, 1 registers them again
  */
 #ifndef LUO_RECORDER_H
 #define LUO_RECORDER_H

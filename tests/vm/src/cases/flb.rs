@@ -15,6 +15,11 @@ pub const TESTS: &[Test] = &[
     Test::new("outgoing", Config::new(), &[outgoing]),
     Test::new("first_and_last", Config::new(), &[first_and_last]),
     Test::new("incoming", Config::new(), &[hand_on, incoming]),
+    Test::new(
+        "before_registered",
+        Config::new(),
+        &[hand_on, before_registered],
+    ),
     Test::new("held", Config::new(), &[hand_on, held]),
     Test::new("retrieve_fails", Config::new(), &[hand_on, retrieve_fails]),
     Test::new("both_sides", Config::new(), &[hand_on, both_sides, again]),
@@ -138,6 +143,35 @@ fn incoming(ctx: &mut Ctx) -> Result<()> {
         "the last",
         "can_finish a1 0, finish a1 0, y.retrieve, y.finish, x.finish",
     )?;
+    refused("finished", recorder.value(IN), Errno::ENODATA)?;
+    recorder.remove()
+}
+
+/// A driver may ask before it registers the FLB, and find the same when it has.
+fn before_registered(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let value = wanted(ctx)?;
+    recorder.link(false)?;
+    refused("not here", recorder.value(OUT), Errno::ENOENT)?;
+    // One that fails is not remembered: what nobody registered may be gone by then.
+    recorder.fail("x.retrieve", 1, Errno::EIO)?;
+    refused("it fails", recorder.value(IN), Errno::EIO)?;
+    for _ in 0..2 {
+        ensure!(recorder.value(IN)? == value, "{:?}", recorder.value(IN));
+    }
+    recorder.expect("made once", "x.retrieve, x.retrieve")?;
+    recorder.link(true)?;
+    ensure!(recorder.value(IN)? == value, "{:?}", recorder.value(IN));
+    recorder.link(false)?;
+    recorder.link(true)?;
+    ensure!(recorder.value(IN)? == value, "{:?}", recorder.value(IN));
+    recorder.expect("no other", "")?;
+    let device = Device::open()?;
+    for name in ["one", "two"] {
+        drop(device.retrieve_session(name)?);
+    }
+    let record = recorder.take()?;
+    ensure!(record.iter().any(|line| line == "x.finish"), "{record:?}");
     refused("finished", recorder.value(IN), Errno::ENODATA)?;
     recorder.remove()
 }

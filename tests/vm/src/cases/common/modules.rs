@@ -181,6 +181,11 @@ impl Recorder {
         Ok(Self::read("live").context("live")?.parse()?)
     }
 
+    /// Unregisters the FLBs, or registers them again.
+    pub fn link(&self, linked: bool) -> Result<()> {
+        Self::write("linked", if linked { "1" } else { "0" }).context("linked")
+    }
+
     /// The value of FLB x, in the file "incoming" or "outgoing".
     pub fn value(&self, side: &str) -> Result<u64, Errno> {
         let text = Self::read(side).map_err(errno)?;
