@@ -6,8 +6,8 @@ use crate::{
     flb,
     handover::luo::SessionName,
     memfd,
-    session::{IncomingRegistry, OutgoingRegistry},
-    uapi::{self, GetInfo, NamedSession, Range, Request},
+    session::{AnySession, IncomingRegistry, OutgoingRegistry},
+    uapi::{self, GetInfo, Listings, NamedSession, Range, Request, Window},
 };
 use kernel::{
     fs::{
@@ -121,24 +121,30 @@ impl Drop for ExclusiveOpen {
 }
 
 /// The device, opened.
+#[pin_data]
 pub(crate) struct Device {
     sessions: Sessions,
+    #[pin]
+    listings: Listings,
     _exclusive: ExclusiveOpen,
 }
 
 #[vtable]
 impl MiscDevice for Device {
-    type Ptr = KBox<Self>;
+    type Ptr = Pin<KBox<Self>>;
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        let device = Self {
-            _exclusive: ExclusiveOpen::take()?,
-            sessions: Sessions::get()?,
-        };
-        Ok(KBox::new(device, GFP_KERNEL_ACCOUNT)?)
+        KBox::try_pin_init(
+            try_pin_init!(Self {
+                _exclusive: ExclusiveOpen::take()?,
+                sessions: Sessions::get()?,
+                listings <- Listings::new(),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
     }
 
-    fn ioctl(device: &Self, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+    fn ioctl(device: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let request = Request::new(cmd, arg, COMMANDS, EXTENSIONS)?;
         match request.cmd {
             uapi::CREATE_SESSION => device.create_session(&request)?,
@@ -181,10 +187,12 @@ impl Device {
 
     /// LIST_SESSIONS
     fn list_sessions(&self, request: &Request) -> Result {
-        uapi::respond_list(request, |part| {
-            self.sessions.outgoing.list(part)?;
-            self.sessions.incoming.list(part)
-        })
+        let list = |window: &mut Window<AnySession>| {
+            self.sessions.outgoing.list(window)?;
+            self.sessions.incoming.list(window)
+        };
+        // Only now that no registry is locked: a session may be busy for long.
+        self.listings.respond(request, list, AnySession::entry)
     }
 
     /// RETRIEVE_SESSION

@@ -114,6 +114,18 @@ impl<K: Ord + Copy, V> OrderedMap<K, V> {
         self.values.values().map(|(key, value)| (*key, value))
     }
 
+    /// The number that the next value gets in [`Self::places`].
+    pub(crate) fn next_place(&self) -> u64 {
+        self.next
+    }
+
+    /// Iterates in the order of insertion, with a number that only grows and stays a value's own.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, K, &V)> {
+        self.values
+            .iter()
+            .map(|(place, (key, value))| (*place, *key, value))
+    }
+
     /// Iterates in the order of insertion.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
         self.values.values_mut().map(|(key, value)| (*key, value))

@@ -11,7 +11,9 @@ use crate::{
     log::warn_limited,
     ordered_map::OrderedMap,
     trace::{self, Step},
-    uapi::{self, FdEntry, GetState, Request, SessionEntry, TokenFd},
+    uapi::{
+        self, FdEntry, GetState, Listings, Place, Request, SessionEntry, TokenFd, Window,
+    },
 };
 use kernel::{
     fs::{
@@ -48,6 +50,8 @@ pub(crate) struct IncomingSession {
     inner: Mutex<Inner>,
     #[pin]
     summary: SpinLock<Summary>,
+    #[pin]
+    listings: Listings,
 }
 
 impl IncomingSession {
@@ -70,6 +74,7 @@ impl IncomingSession {
                 taken: Atomic::new(false),
                 summary <- new_spinlock!(inner.summary()),
                 inner <- new_mutex!(inner),
+                listings <- Listings::new(),
             }),
             GFP_KERNEL,
         )
@@ -190,10 +195,11 @@ impl IncomingSession {
 
     /// LIST_FDS
     fn list_fds(&self, request: &Request) -> Result {
-        uapi::respond_list(request, |part| {
+        let list = |window: &mut Window<FdEntry>| {
             let inner = self.lock();
-            for (token, file) in inner.files.iter() {
-                part.offer(|| FdEntry {
+            window.begin(inner.files.next_place());
+            for (place, token, file) in inner.files.places() {
+                window.offer(Place(0, place), || FdEntry {
                     token,
                     compatible: *file.compatible().as_array(),
                     state: if file.is_retrieved() {
@@ -205,7 +211,8 @@ impl IncomingSession {
                 })?;
             }
             Ok(())
-        })
+        };
+        self.listings.respond(request, list, FdEntry::clone)
     }
 
     /// SET_FLAGS

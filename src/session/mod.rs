@@ -14,7 +14,7 @@ mod incoming;
 mod outgoing;
 mod registry;
 
-pub(crate) use registry::{IncomingRegistry, OutgoingRegistry};
+pub(crate) use registry::{AnySession, IncomingRegistry, OutgoingRegistry};
 
 use crate::{
     handover::luo::SessionName,

@@ -11,7 +11,9 @@ use crate::{
     log::warn_limited,
     ordered_map::{OrderedMap, Slot},
     trace::{self, Step},
-    uapi::{self, FdEntry, GetState, Request, SessionEntry, Token, TokenFd},
+    uapi::{
+        self, FdEntry, GetState, Listings, Place, Request, SessionEntry, Token, TokenFd, Window,
+    },
 };
 use kernel::{
     fs::File,
@@ -57,6 +59,8 @@ pub(crate) struct OutgoingSession {
     /// Notified when `state` ceases to be [`State::Frozen`].
     #[pin]
     thawed: CondVar,
+    #[pin]
+    listings: Listings,
 }
 
 impl OutgoingSession {
@@ -75,6 +79,7 @@ impl OutgoingSession {
                 summary <- new_spinlock!(inner.summary()),
                 inner <- new_mutex!(inner),
                 thawed <- new_condvar!(),
+                listings <- Listings::new(),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -224,10 +229,11 @@ impl OutgoingSession {
 
     /// LIST_FDS
     fn list_fds(&self, request: &Request) -> Result {
-        uapi::respond_list(request, |part| {
+        let list = |window: &mut Window<FdEntry>| {
             let inner = self.inner.lock();
-            for (token, file) in inner.files.iter() {
-                part.offer(|| FdEntry {
+            window.begin(inner.files.next_place());
+            for (place, token, file) in inner.files.places() {
+                window.offer(Place(0, place), || FdEntry {
                     token,
                     compatible: *file.compatible().as_array(),
                     state: inner.state.to_user(),
@@ -235,7 +241,8 @@ impl OutgoingSession {
                 })?;
             }
             Ok(())
-        })
+        };
+        self.listings.respond(request, list, FdEntry::clone)
     }
 
     /// SET_FLAGS

@@ -13,7 +13,7 @@ use crate::{
     incoming::{Account, Found, FoundSession},
     kho::{BlockChain, PreservedPage, Subtree},
     ordered_map::{OrderedMap, Slot},
-    uapi::{Part, SessionEntry},
+    uapi::{Place, SessionEntry, Window},
 };
 use core::mem::size_of;
 use kernel::{
@@ -22,6 +22,24 @@ use kernel::{
     sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex},
     time::{Instant, Monotonic},
 };
+
+/// A session in a list.
+pub(crate) enum AnySession {
+    Outgoing(Arc<OutgoingSession>),
+    Incoming(Arc<IncomingSession>),
+}
+
+impl AnySession {
+    /// The session as LIST_SESSIONS shows it.
+    ///
+    /// Context: may wait for what is being done to the session.
+    pub(crate) fn entry(&self) -> SessionEntry {
+        match self {
+            Self::Outgoing(session) => session.entry(),
+            Self::Incoming(session) => session.entry(),
+        }
+    }
+}
 
 /// What the outgoing registry's lock protects.
 struct Outgoing {
@@ -100,10 +118,12 @@ impl OutgoingRegistry {
         }
     }
 
-    /// All sessions as LIST_SESSIONS shows them.
-    pub(crate) fn list(&self, part: &mut Part<SessionEntry>) -> Result {
-        for (_, session) in self.inner.lock().sessions.iter() {
-            part.offer(|| session.entry())?;
+    /// Offers all sessions to LIST_SESSIONS, as its first part.
+    pub(crate) fn list(&self, window: &mut Window<AnySession>) -> Result {
+        let inner = self.inner.lock();
+        window.begin(inner.sessions.next_place());
+        for (place, _, session) in inner.sessions.places() {
+            window.offer(Place(0, place), || AnySession::Outgoing(session.clone()))?;
         }
         Ok(())
     }
@@ -250,10 +270,10 @@ impl IncomingRegistry {
         inner.sessions.get(name).ok_or(ENOENT)?.reserve()
     }
 
-    /// All sessions as LIST_SESSIONS shows them.
-    pub(crate) fn list(&self, part: &mut Part<SessionEntry>) -> Result {
-        for (_, session) in self.inner.lock().sessions.iter() {
-            part.offer(|| session.entry())?;
+    /// Offers all sessions to LIST_SESSIONS, as its second part.
+    pub(crate) fn list(&self, window: &mut Window<AnySession>) -> Result {
+        for (place, _, session) in self.inner.lock().sessions.places() {
+            window.offer(Place(1, place), || AnySession::Incoming(session.clone()))?;
         }
         Ok(())
     }

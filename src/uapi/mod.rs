@@ -13,8 +13,10 @@ use kernel::{
 };
 use zerocopy::{Immutable, KnownLayout};
 
+mod list;
 mod structs;
 
+pub(crate) use list::{Listings, Place, Window};
 pub(crate) use structs::*;
 
 /// The number of an ioctl (`_IOC_NR`).
@@ -130,51 +132,4 @@ fn check_rest(mut reader: UserSliceReader, end: usize) -> Result {
         }
     }
     Ok(())
-}
-
-/// The part of a list that a caller wants and has room for.
-pub(crate) struct Part<T> {
-    start: u64,
-    room: u64,
-    entries: KVVec<T>,
-    total: u64,
-}
-
-impl<T> Part<T> {
-    /// Takes the next entry of the whole list, if it is of this part.
-    pub(crate) fn offer(&mut self, entry: impl FnOnce() -> T) -> Result {
-        if self.total >= self.start && (self.entries.len() as u64) < self.room {
-            self.entries.push(entry(), GFP_KERNEL_ACCOUNT)?;
-        }
-        self.total += 1;
-        Ok(())
-    }
-}
-
-/// Copies the part of a list that the caller wants to user space. `list` offers all entries; nothing
-/// that it locks is locked while user memory is written to.
-pub(crate) fn respond_list<T: IntoBytes + Immutable>(
-    request: &Request,
-    list: impl FnOnce(&mut Part<T>) -> Result,
-) -> Result {
-    let mut arg: List = request.read()?;
-    if arg.reserved != 0 {
-        return Err(EINVAL);
-    }
-    let mut part = Part {
-        start: arg.start,
-        room: arg.count,
-        entries: KVVec::new(),
-        total: 0,
-    };
-    list(&mut part)?;
-
-    let bytes = part.entries.as_slice().as_bytes();
-    let to = UserPtr::from_addr(usize::try_from(arg.entries).map_err(|_| EFAULT)?);
-    UserSlice::new(to, bytes.len())
-        .writer()
-        .write_slice(bytes)?;
-    arg.count = part.entries.len() as u64;
-    arg.total = part.total;
-    request.respond(&arg)
 }

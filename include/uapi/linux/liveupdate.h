@@ -186,6 +186,28 @@ struct liveupdate_session_get_name {
  * these.
  */
 
+/**
+ * DOC: Lists
+ *
+ * LIST_SESSIONS and LIST_FDS write, from index @start on, as many entries as there
+ * are and as @count says there is room for, and say in @count how many that were.
+ * Whoever has not got all goes on with a @start that is larger by that @count, until
+ * it has come to @total, or @count is 0.
+ *
+ * Such a sequence of calls lists everything that was there from the first to the
+ * last of them, and nothing twice, whatever others add or take away meanwhile; what
+ * was added since the first of them is not listed. For that, the kernel remembers
+ * behind which entry a call ended: the index that comes next means the entries
+ * behind that one, even if some before it are gone by now, and @total is that index
+ * plus the number of entries behind it. It remembers the last 4 calls of a thread by
+ * one open file, for up to 16 threads; a call with a @start of 0 begins anew. Any
+ * other @start counts from the beginning of the list as it is at the moment of the
+ * call.
+ *
+ * What one call lists was there at one moment; the sessions of this kernel and those
+ * of the previous one at a moment each.
+ */
+
 /* Extensions of the device */
 enum {
 	LIVEUPDATE_CMD_GET_INFO = 0xA0,
@@ -258,14 +280,14 @@ struct liveupdate_session_entry {
  * struct liveupdate_ioctl_list_sessions - list all sessions
  * @size:	in: size of this structure
  * @reserved:	in: zero
- * @start:	in: how many to leave out
+ * @start:	in: index to begin at
  * @count:	in: how many there is room for; out: how many were written
  * @entries:	in: address of an array of &struct liveupdate_session_entry
  * @total:	out: how many there are
  *
  * First those of this kernel, then those of the previous one, each in the order
- * in which they were made. Nobody is waited for: a session to which something is
- * being done is listed as it was before.
+ * in which they were made. See "Lists" for how to take them in parts. Nobody is
+ * waited for: a session to which something is being done is listed as it was before.
  */
 struct liveupdate_ioctl_list_sessions {
 	__u32		size;
@@ -367,13 +389,13 @@ struct liveupdate_fd_entry {
  * struct liveupdate_session_list_fds - list the files of a session
  * @size:	in: size of this structure
  * @reserved:	in: zero
- * @start:	in: how many to leave out
+ * @start:	in: index to begin at
  * @count:	in: how many there is room for; out: how many were written
  * @entries:	in: address of an array of &struct liveupdate_fd_entry
  * @total:	out: how many there are
  *
- * In the order in which they were preserved. What one call lists was true at one
- * moment.
+ * In the order in which they were preserved. See "Lists" for how to take them in
+ * parts.
  */
 struct liveupdate_session_list_fds {
 	__u32		size;

@@ -13,23 +13,17 @@ use super::common::pages::bytes_of;
 use super::common::{data, memfd, only_ours, refused, still_works};
 use crate::ctx::Ctx;
 use crate::kexec;
-use crate::process::Child;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::fs::File;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
     Test::new("get_info", Config::new(), &[get_info]),
     Test::new("list_sessions", Config::new(), &[list_sessions]),
     Test::new("list_fds", Config::new(), &[list_fds]),
-    Test::new(
-        "list_while_changing",
-        Config::new().timeout_s(120),
-        &[list_while_changing],
-    ),
     Test::new("unpreserve", Config::new(), &[unpreserve]),
     Test::new("prepare", Config::new(), &[prepare]),
     Test::new("set_flags", Config::new(), &[set_flags]),
@@ -178,53 +172,6 @@ fn list_fds(ctx: &mut Ctx) -> Result<()> {
     ioctl(session.0.as_raw_fd(), LIST_FDS, &mut arg).context("endless room")?;
     ensure!(arg.count == 3, "{} entries", arg.count);
     Ok(())
-}
-
-/// A listing taken while others make and close sessions has each that is there throughout, once.
-fn list_while_changing(ctx: &mut Ctx) -> Result<()> {
-    ours(ctx)?;
-    let device = Device::open()?;
-    let mut lasting = Vec::new();
-    for i in 0..20 {
-        lasting.push(device.create_session(&format!("lasting-{i}"))?);
-    }
-    let fd = device.0.as_raw_fd();
-    let children: Result<Vec<_>> = (0..2).map(|child| churn(fd, child)).collect();
-    for _ in 0..300 {
-        let (entries, total) = device.list_sessions(0, 100)?;
-        ensure!(entries.len() as u64 == total, "{total} of 100");
-        let mut names: Vec<_> = entries.iter().map(SessionEntry::name).collect();
-        let there = names.iter().filter(|name| name.starts_with("lasting-"));
-        let count = there.count();
-        names.sort();
-        names.dedup();
-        ensure!(names.len() as u64 == total, "a session is listed twice");
-        ensure!(count == lasting.len(), "{count} of {}", lasting.len());
-    }
-    for child in children? {
-        child.kill()?;
-    }
-    let (_, total) = device.list_sessions(0, 0)?;
-    ensure!(total == lasting.len() as u64, "{total} at the end");
-    Ok(())
-}
-
-/// A process that makes and closes sessions until it is killed.
-fn churn(device: RawFd, child: usize) -> Result<Child> {
-    use std::os::fd::FromRawFd;
-    Child::service(
-        std::time::Duration::from_secs(10),
-        || Ok(()),
-        |()| {
-            // SAFETY: the child's own copy of the descriptor.
-            let device = Device(unsafe { File::from_raw_fd(device) });
-            for i in 0u64.. {
-                let session = device.create_session(&format!("fleeting-{child}-{}", i % 7));
-                let more = device.create_session(&format!("more-{child}"));
-                drop((session, more));
-            }
-        },
-    )
 }
 
 fn unpreserve(ctx: &mut Ctx) -> Result<()> {

@@ -17,6 +17,7 @@ mod handover;
 mod ioctl_abi;
 mod kexec_refused;
 mod lifetime;
+mod listing;
 mod memfd_kexec;
 mod memfd_memory;
 mod memfd_seals;
@@ -45,6 +46,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("ioctl_abi", ioctl_abi::TESTS),
     ("kexec_refused", kexec_refused::TESTS),
     ("lifetime", lifetime::TESTS),
+    ("listing", listing::TESTS),
     ("memfd_kexec", memfd_kexec::TESTS),
     ("memfd_memory", memfd_memory::TESTS),
     ("memfd_seals", memfd_seals::TESTS),
