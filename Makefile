@@ -16,7 +16,7 @@ WORKSPACE := --manifest-path tools/Cargo.toml
 HARNESS = $(CARGO) run --quiet --release $(WORKSPACE) -p harness --
 
 # For rustfmt, which finds the rest of the module from its root.
-MODULE_RS = src/luo.rs $(shell find samples -name '*.rs' 2>/dev/null)
+MODULE_RS = src/luo.rs $(shell find samples tests/modules -name '*.rs' 2>/dev/null)
 
 # Only what runs a virtual machine wants QEMU.
 VM_GOALS := demo check check-vm bench

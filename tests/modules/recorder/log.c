@@ -6,6 +6,7 @@
 #include "recorder.h"
 
 #include <linux/debugfs.h>
+#include <linux/export.h>
 #include <linux/minmax.h>
 #include <linux/mutex.h>
 #include <linux/stdarg.h>
@@ -38,6 +39,7 @@ void rec_log(const char *fmt, ...)
 	va_end(args);
 	mutex_unlock(&lock);
 }
+EXPORT_SYMBOL_GPL(rec_log);
 
 int rec_fails(const char *callback)
 {
@@ -55,6 +57,7 @@ int rec_fails(const char *callback)
 		err = -EINTR;
 	return err;
 }
+EXPORT_SYMBOL_GPL(rec_fails);
 
 static ssize_t log_read(struct file *file, char __user *to, size_t size, loff_t *pos)
 {

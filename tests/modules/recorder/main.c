@@ -58,6 +58,7 @@ static int __init recorder_init(void)
 
 	dir = debugfs_create_dir("luo-recorder", NULL);
 	debugfs_create_atomic_t("live", 0400, dir, &rec_live);
+	rec_kho_init(dir);
 	err = rec_log_init(dir);
 	if (err)
 		goto no_log;

@@ -17,6 +17,9 @@
  *   live      number of preserved pages that the handlers and FLBs own
  *   incoming, outgoing   the value of FLB x in the new and the old kernel, taken
  *             by get and put around it; writing 1 gets it, 0 puts it
+ *   preserved    what KHO has preserved for the next kernel: number, and pages; the
+ *             root of its tree, as KHO's debugfs tells it, is to be written before
+ *   unrestored   the same of what the previous kernel preserved and nobody restored
  *   linked    writing 0 unregisters the FLBs, 1 registers them again
  */
 #ifndef LUO_RECORDER_H
@@ -60,6 +63,8 @@ int rec_fails(const char *callback);
 
 int rec_log_init(struct dentry *dir);
 void rec_log_exit(void);
+
+void rec_kho_init(struct dentry *dir);
 
 int rec_files_init(void);
 void rec_files_exit(void);

@@ -25,6 +25,8 @@ mod module;
 mod names;
 mod order;
 mod races;
+mod order_each;
+mod prepare;
 mod selftests;
 mod writeback;
 
@@ -54,6 +56,8 @@ const MODULES: &[(&str, &[Test])] = &[
     ("names", names::TESTS),
     ("order", order::TESTS),
     ("races", races::TESTS),
+    ("order_each", order_each::TESTS),
+    ("prepare", prepare::TESTS),
     ("selftests", selftests::TESTS),
     ("writeback", writeback::TESTS),
 ];

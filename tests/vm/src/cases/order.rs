@@ -83,8 +83,7 @@ fn close(recorder: Recorder, sessions: [Session; 2]) -> Result<()> {
 
 /// Nothing is preserved any more, and the module not in use.
 fn leave(recorder: Recorder) -> Result<()> {
-    let live = recorder.live()?;
-    ensure!(live == 0, "{live} pages are still preserved");
+    recorder.nothing_left()?;
     recorder.remove()
 }
 
@@ -132,6 +131,7 @@ fn preserve_fails(ctx: &mut Ctx) -> Result<()> {
         "the first",
         "x.preserve, y.preserve, preserve a1, y.unpreserve, x.unpreserve",
     )?;
+    drop(session);
     leave(recorder)
 }
 

@@ -52,6 +52,11 @@ impl Inserted {
     /// Inserts it; one that a failed case left is removed before.
     pub fn new(ctx: &Ctx, name: &'static str) -> Result<Self> {
         need(ctx, name)?;
+        Self::again(name)
+    }
+
+    /// The same where it is known to be there.
+    pub fn again(name: &'static str) -> Result<Self> {
         ensure!(Path::new(DEVICE).exists(), "there is no {DEVICE}");
         if is_inserted(name) {
             remove(name).with_context(|| format!("an old {name} is in use"))?;
@@ -81,24 +86,65 @@ pub enum Kind {
     A,
     /// Depends on FLB x.
     B,
+    /// Has a handler in Rust, and depends on FLB z. Needs [`Recorder::with_rust`].
+    C,
 }
 
 /// The recorder, inserted.
 #[derive(Debug)]
-pub struct Recorder(Inserted);
+pub struct Recorder {
+    /// Its part in Rust, which goes first.
+    rust: Option<Inserted>,
+    module: Inserted,
+    /// What KHO had preserved before; its debugfs only tells so in the first kernel.
+    before: Option<(u64, u64)>,
+}
 
 impl Recorder {
     /// Its name as a module.
     pub const NAME: &'static str = "luo_recorder";
+    /// The name of its part in Rust.
+    const RUST: &'static str = "luo_recorder_rust";
 
     /// Inserts it.
     pub fn new(ctx: &Ctx) -> Result<Self> {
-        Inserted::new(ctx, Self::NAME).map(Self)
+        if is_inserted(Self::RUST) {
+            remove(Self::RUST).context("an old part in Rust is in use")?;
+        }
+        let module = Inserted::new(ctx, Self::NAME)?;
+        Ok(Self {
+            rust: None,
+            module,
+            before: super::kho::root()
+                .is_ok()
+                .then(Self::preserved)
+                .transpose()?,
+        })
+    }
+
+    /// Inserts it together with its part in Rust.
+    pub fn with_rust(ctx: &Ctx) -> Result<Self> {
+        let mut recorder = Self::new(ctx)?;
+        recorder.rust = Some(Inserted::new(ctx, Self::RUST)?);
+        Ok(recorder)
     }
 
     /// Removes it, and fails if it is in use.
     pub fn remove(self) -> Result<()> {
-        self.0.remove()
+        self.rust.map_or(Ok(()), Inserted::remove)?;
+        self.module.remove()
+    }
+
+    /// Fails if anything is preserved that was not when this was inserted. Without any session, whose list is preserved,
+    /// too.
+    pub fn nothing_left(&self) -> Result<()> {
+        let live = self.live()?;
+        ensure!(live == 0, "{live} pages are still preserved");
+        if let Some(before) = self.before {
+            let now = Self::preserved()?;
+            ensure!(now == before, "KHO preserves {now:?} instead of {before:?}");
+        }
+        Ok(())
     }
 
     /// A new file with this id.
@@ -106,13 +152,15 @@ impl Recorder {
         let path = match kind {
             Kind::A => "/dev/luo-recorder-a",
             Kind::B => "/dev/luo-recorder-b",
+            Kind::C => "/dev/luo-recorder-c",
         };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .open(path)
             .context(path)?;
-        write!(file, "{id}")?;
+        // In one piece.
+        file.write_all(id.to_string().as_bytes())?;
         Ok(file)
     }
 
@@ -179,6 +227,24 @@ impl Recorder {
     /// Number of preserved pages of this kernel.
     pub fn live(&self) -> Result<usize> {
         Ok(Self::read("live").context("live")?.parse()?)
+    }
+
+    /// What KHO has preserved for the next kernel: number, and pages. The one list that KHO's debugfs leads to.
+    fn preserved() -> Result<(u64, u64)> {
+        let root = super::kho::root().context("KHO's debugfs")?;
+        Self::write("preserved", &root.to_string())?;
+        Self::sum("preserved")
+    }
+
+    /// What the previous kernel preserved and nobody has restored yet: number, and pages.
+    pub fn unrestored(&self) -> Result<(u64, u64)> {
+        Self::sum("unrestored")
+    }
+
+    fn sum(file: &str) -> Result<(u64, u64)> {
+        let text = Self::read(file).context(file.to_string())?;
+        let (count, pages) = text.split_once(' ').context(text.clone())?;
+        Ok((count.parse()?, pages.parse()?))
     }
 
     /// Unregisters the FLBs, or registers them again.
