@@ -3,6 +3,7 @@
 //! All test cases, by module. To add one see README.md beside this crate's manifest.
 
 mod basic;
+mod chain;
 mod client;
 mod common;
 mod cross;
@@ -35,6 +36,7 @@ use luo_vm_protocol::TestInfo;
 
 const MODULES: &[(&str, &[Test])] = &[
     ("basic", basic::TESTS),
+    ("chain", chain::TESTS),
     ("client", client::TESTS),
     ("cross", cross::TESTS),
     ("device", device::TESTS),
