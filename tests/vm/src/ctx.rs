@@ -45,6 +45,11 @@ impl Ctx {
         self.plan.stages[self.words.stage - 1].orchestrator
     }
 
+    /// Where what is random begins: the same seed, the same choices. Name it in the error.
+    pub fn seed(&self) -> u64 {
+        self.plan.seed
+    }
+
     /// Opens `/dev/liveupdate`. Only one may have it open: drop it soon.
     pub fn device(&self) -> Result<Device> {
         Ok(Device::open()?)

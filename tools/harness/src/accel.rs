@@ -59,6 +59,7 @@ fn boots(folder: &Path, inputs: &Inputs, guest: &Guest) -> Result<bool> {
         }],
         params: String::new(),
         zram_mib: 0,
+        seed: 0,
     };
     let initramfs = folder.join("initramfs.cpio");
     image::write(&initramfs, &image::base(guest, inputs, &[], &[])?, &plan)?;

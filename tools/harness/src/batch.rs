@@ -58,7 +58,7 @@ pub fn batches(tests: &[TestInfo]) -> Vec<Batch> {
 
 impl Batch {
     /// What the VM is told.
-    pub fn plan(&self, default: Orchestrator) -> Plan {
+    pub fn plan(&self, default: Orchestrator, seed: u64) -> Plan {
         let stages = (0..self.stages).map(|index| {
             let orchestrator = self.orchestrator(index, default);
             Stage {
@@ -71,6 +71,7 @@ impl Batch {
             stages: stages.collect(),
             params: self.config.params.clone(),
             zram_mib: self.config.zram_mib,
+            seed,
         }
     }
 
@@ -143,7 +144,7 @@ mod tests {
     #[test]
     fn each_stage_gets_its_orchestrator() {
         let batch = &batches(&[test("a::1", 3, "kho=off", 5)])[0];
-        let plan = batch.plan(Orchestrator::Rust);
+        let plan = batch.plan(Orchestrator::Rust, 0);
         let lines: Vec<_> = plan
             .stages
             .iter()

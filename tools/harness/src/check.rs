@@ -27,6 +27,8 @@ pub struct Options {
     pub jobs: usize,
     /// The orchestrator that tests run against unless they say otherwise.
     pub orchestrator: Orchestrator,
+    /// Where what is random in the tests begins.
+    pub seed: u64,
     /// What executes the VMs.
     pub accel: Accel,
 }
@@ -112,7 +114,7 @@ impl Run<'_> {
         }
         let logs = self.logs.join(&batch.name);
         std::fs::create_dir_all(&logs)?;
-        let plan = batch.plan(self.options.orchestrator);
+        let plan = batch.plan(self.options.orchestrator, self.options.seed);
         let initramfs = logs.join("initramfs.cpio");
         image::write(&initramfs, &self.base, &plan)?;
         let machine = Machine {

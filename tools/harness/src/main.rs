@@ -58,6 +58,9 @@ struct CheckArgs {
     /// The orchestrator to test: luo.ko, or for comparison the kernel's own in C
     #[arg(long, value_enum, default_value_t = Which::Rust)]
     orchestrator: Which,
+    /// Where what is random in the tests begins, as a failed test tells it [default: another one each time]
+    #[arg(long, env = "LUO_SEED")]
+    seed: Option<u64>,
 }
 
 #[derive(Args)]
@@ -106,6 +109,7 @@ fn run() -> Result<ExitCode> {
                 filter: args.filter,
                 jobs: args.jobs,
                 orchestrator: args.orchestrator.into(),
+                seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
                 accel: accel()?,
             };
             let counts = check::check(&inputs, &guest, &options)?;

@@ -82,4 +82,6 @@ pub struct Plan {
     pub params: String,
     /// Size of the swap device in MiB; 0 for none.
     pub zram_mib: u32,
+    /// Where what is random in the tests begins.
+    pub seed: u64,
 }

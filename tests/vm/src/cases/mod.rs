@@ -6,6 +6,8 @@ mod basic;
 mod chain;
 mod client;
 mod common;
+mod concurrent;
+mod concurrent_incoming;
 mod cross;
 mod device;
 mod direction;
@@ -38,6 +40,8 @@ const MODULES: &[(&str, &[Test])] = &[
     ("basic", basic::TESTS),
     ("chain", chain::TESTS),
     ("client", client::TESTS),
+    ("concurrent", concurrent::TESTS),
+    ("concurrent_incoming", concurrent_incoming::TESTS),
     ("cross", cross::TESTS),
     ("device", device::TESTS),
     ("direction", direction::TESTS),

@@ -105,6 +105,7 @@ fn plan(orchestrator: Orchestrator) -> Plan {
         stages: vec![stage(""), stage("earlyprintk=serial,ttyS0")],
         params: String::new(),
         zram_mib: 0,
+        seed: 0,
     }
 }
 
