@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 /// What a test case has at hand: its stage, the kernel's log since it began, and ways to look around.
 pub struct Ctx {
     test: String,
+    timeout_s: u32,
     words: Words,
     plan: Plan,
     log: Log,
@@ -25,9 +26,10 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    pub(crate) fn new(test: &str, words: Words, plan: Plan) -> Result<Self> {
+    pub(crate) fn new(test: &str, timeout_s: u32, words: Words, plan: Plan) -> Result<Self> {
         Ok(Self {
             test: test.into(),
+            timeout_s,
             words,
             plan,
             log: Log::from_now()?,
@@ -98,7 +100,13 @@ impl Ctx {
         report::send(&Event::Jump {
             stage: self.words.stage + 1,
         });
-        Err(anyhow::Error::from(kexec::execute()).context("reboot(LINUX_REBOOT_CMD_KEXEC)"))
+        let errno = kexec::execute();
+        // The harness waits for a kernel now, and not for long.
+        report::send(&Event::Start {
+            test: self.test.clone(),
+            timeout_s: self.timeout_s,
+        });
+        Err(anyhow::Error::from(errno).context("reboot(LINUX_REBOOT_CMD_KEXEC)"))
     }
 
     /// Loads the next kernel, without jumping.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use luo_vm_protocol::demo::{DemoEvent, Step};
 use luo_vm_protocol::{Event, Outcome, Plan, Work, PLAN_PATH};
 use nix::sys::reboot::{reboot, RebootMode};
+use std::time::Instant;
 
 /// Does all of it; the machine is off when this is through.
 pub fn main() -> ! {
@@ -86,12 +87,7 @@ fn boot_event(stage: usize) -> Result<Event> {
 }
 
 fn fail_all(names: &[String], why: &str) {
-    for test in names {
-        let outcome = Outcome::Failed(why.into());
-        report::send(&Event::Result {
-            test: test.clone(),
-            outcome,
-            ms: 0,
-        });
+    for name in names {
+        runner::finish(name, Outcome::Failed(why.into()), Instant::now());
     }
 }

@@ -6,7 +6,7 @@ use crate::cmdline::Words;
 use crate::ctx::Ctx;
 use crate::process::{Child, Said};
 use crate::test::{Skip, Test};
-use crate::{cases, kmsg, report};
+use crate::{cases, kexec, kmsg, report};
 use anyhow::Result;
 use luo_vm_protocol::{Event, Outcome, Plan, MARK_END, MARK_START};
 use nix::sys::signal::{kill, Signal};
@@ -36,7 +36,8 @@ pub fn run_all(names: &[String], words: &Words, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn finish(name: &str, outcome: Outcome, begin: Instant) {
+/// Reports a test's end, on the console first: the harness looks for it there before it believes the result.
+pub fn finish(name: &str, outcome: Outcome, begin: Instant) {
     kmsg::write(&format!("{MARK_END}{name}"));
     let ms = begin.elapsed().as_millis() as u64;
     report::send(&Event::Result {
@@ -78,7 +79,7 @@ fn run_stage(name: &str, test: &Test, words: &Words, plan: &Plan) -> Result<Outc
 /// The body of the child.
 fn stage_outcome(name: &str, test: &Test, words: &Words, plan: &Plan) -> Outcome {
     let run = || -> Result<()> {
-        let mut ctx = Ctx::new(name, words.clone(), plan.clone())?;
+        let mut ctx = Ctx::new(name, test.config.timeout(), words.clone(), plan.clone())?;
         test.stages[words.stage - 1](&mut ctx)?;
         if words.stage < test.stages.len() {
             match ctx.kexec()? {}
@@ -98,7 +99,8 @@ fn stage_outcome(name: &str, test: &Test, words: &Words, plan: &Plan) -> Outcome
     }
 }
 
-/// Kills all that the test left behind and waits for its end, so that the next one finds the device free.
+/// Kills all that the test left behind and waits for its end, so that the next one finds the device free. Unloads the
+/// kernel that it may have loaded: a later test's reboot() that should find none would start it.
 fn clean_up() {
     // From process 1, -1 means everyone else.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
@@ -106,5 +108,8 @@ fn clean_up() {
         if matches!(status, WaitStatus::StillAlive) {
             break;
         }
+    }
+    if let Err(err) = kexec::unload() {
+        kmsg::write(&format!("luo-vm: {err:#}"));
     }
 }
