@@ -9,7 +9,11 @@
 //! preserved as a whole. So KHO has few keys in whatever order a guest touched its memory: they are
 //! what the boot of the next kernel takes time for.
 
-use super::{luo::Compatible, memfd::MemfdSer, Malformed, PAGE_SIZE};
+use super::{
+    luo::Compatible,
+    memfd::{MemfdSer, MAX_ORDER},
+    Malformed, PAGE_SIZE,
+};
 use core::mem::size_of;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -157,6 +161,9 @@ impl ExtentCheck {
         let extent = entry.extent();
         if extent.pfn == 0 || extent.end_pfn() > 1 << PFN_BITS {
             return Err(Malformed::Field("extent frame"));
+        }
+        if extent.order > MAX_ORDER {
+            return Err(Malformed::Field("extent order"));
         }
         let inside = if extent.order == 0 {
             extent.nr_pages != 0 && extent.end_index() <= self.nr_pages

@@ -123,8 +123,8 @@ impl FolioSer {
 ///
 /// # Invariants
 ///
-/// `index` is a multiple of the folio's size and within the file, and no other folio of the file
-/// overlaps it.
+/// `index` is a multiple of the folio's size and within the file, and the folio is one that a file may
+/// have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Folio {
     /// The page frame number.
@@ -137,12 +137,18 @@ pub(crate) struct Folio {
     pub(crate) uptodate: bool,
 }
 
-/// Checks the folios of one memfd, in the order of the array.
+/// The largest order of a folio that a file may have.
+///
+/// It is that of a huge page, and of the largest entry that a shmem file has: a folio is never in two.
+pub(crate) const MAX_ORDER: u32 = 9;
+
+/// Checks the folios of one memfd.
+///
+/// They may be in any order: what was a hole at first comes last. That they do not overlap is found
+/// out later: in memory, as KHO gives each page once; in the file, as there is a page already.
 pub(crate) struct FolioCheck {
     /// The number of pages of the file.
     nr_pages: u64,
-    /// The first offset that is still free.
-    free: u64,
 }
 
 impl FolioCheck {
@@ -150,27 +156,22 @@ impl FolioCheck {
     pub(crate) fn new(memfd: &MemfdSer) -> Self {
         Self {
             nr_pages: memfd.nr_pages(),
-            free: 0,
         }
     }
 
-    /// Checks the next entry, whose memory is preserved as a folio of order `order`.
-    pub(crate) fn next(&mut self, entry: &FolioSer, order: u32) -> Result<Folio, Malformed> {
+    /// Checks an entry, whose memory is preserved as a folio of order `order`.
+    pub(crate) fn check(&self, entry: &FolioSer, order: u32) -> Result<Folio, Malformed> {
         let index = entry.index();
-        let size = 1u64
-            .checked_shl(order)
-            .ok_or(Malformed::Field("folio order"))?;
+        if order > MAX_ORDER {
+            return Err(Malformed::Field("folio order"));
+        }
         if entry.flags() & !(FLAG_DIRTY | FLAG_UPTODATE) != 0 {
             return Err(Malformed::Field("folio flags"));
         }
-        if index < self.free || index >= self.nr_pages || index % size != 0 {
+        if index >= self.nr_pages || index % (1 << order) != 0 {
             return Err(Malformed::Field("folio index"));
         }
-        self.free = index
-            .checked_add(size)
-            .ok_or(Malformed::Field("folio index"))?;
-        // INVARIANT: The index was checked for alignment, for the file's size, and against all
-        // folios before it.
+        // INVARIANT: The index was checked for alignment and for the file's size, and the order.
         Ok(Folio {
             pfn: entry.pfn(),
             index,

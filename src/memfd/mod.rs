@@ -109,6 +109,7 @@ impl FileHandler for MemfdHandler {
     fn finish(&self, data: u64, outcome: &Outcome) {
         match outcome {
             Outcome::Pending => restore::discard(self.0, data),
+            Outcome::Retrieved(file) if shmem::is_left_behind(file) => {}
             // What nobody has touched is not charged to anybody yet, and could not be reclaimed.
             Outcome::Retrieved(file) => {
                 if let Err(err) = shmem::adopt_preserved(file) {

@@ -194,13 +194,13 @@ impl Description {
         mut order: impl FnMut(u64) -> Result<u32, Malformed>,
         mut visit: impl FnMut(Piece) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let mut check = FolioCheck::new(&self.memfd);
+        let check = FolioCheck::new(&self.memfd);
         let mut before: Option<Extent> = None;
         self.for_each_entry(|entry: &FolioSer| {
             if entry.pfn() == 0 {
                 return Ok(());
             }
-            let folio = check.next(entry, order(entry.pfn())?)?;
+            let folio = check.check(entry, order(entry.pfn())?)?;
             let extent = Extent::folio(folio.pfn, folio.index, folio.order);
             let starts_range = !before.is_some_and(|before| before.adjoins(&extent));
             before = Some(extent);

@@ -12,12 +12,16 @@ use core::{
 };
 use kernel::{
     bindings,
-    error::to_result,
+    error::{from_err_ptr, to_result},
     fs::File,
     page::PAGE_SHIFT,
     prelude::*,
     sync::{aref::ARef, rcu},
+    time::{delay::fsleep, Delta},
 };
+
+/// How often it is tried again to pin folios, each time after a millisecond more.
+const PATIENCE: i64 = 30;
 
 /// Whether `file` is on tmpfs and has no name: a memfd, or as good as one.
 pub(super) fn is_nameless(file: &File) -> bool {
@@ -84,13 +88,13 @@ impl FrozenMemfd {
     }
 
     /// Number of pages that the file has, be they in memory or swapped out.
+    ///
+    /// One number, where the sum of those two would miss a page that is just being moved.
     pub(super) fn nr_populated(&self) -> u64 {
-        // SAFETY: Inode and mapping are valid. The numbers may change at any time.
+        // SAFETY: The inode is valid, and one of shmem. The number may change at any time.
         unsafe {
-            let in_memory = addr_of_mut!((*mapping(&self.file)).nrpages).read_volatile();
             let info = bindings::SHMEM_I(inode(&self.file));
-            let swapped = addr_of_mut!((*info).swapped).read_volatile();
-            (in_memory as u64).saturating_add(swapped as u64)
+            addr_of_mut!((*info).alloced).read_volatile() as u64
         }
     }
 
@@ -116,11 +120,6 @@ impl FrozenMemfd {
     /// Brings in what was retrieved and is not in the page cache yet: at once it goes quicker than
     /// page by page.
     pub(super) fn adopt_preserved(&self) -> Result {
-        // SAFETY: The inode is valid, and one of shmem.
-        let swapped = unsafe { (*bindings::SHMEM_I(inode(&self.file))).swapped };
-        if swapped == 0 {
-            return Ok(());
-        }
         adopt_preserved(&self.file)
     }
 
@@ -167,6 +166,21 @@ impl FrozenMemfd {
     ///
     /// Context: may sleep.
     pub(super) fn pin(&self, run: Range<u64>) -> Result<PinnedBatch> {
+        // A folio that somebody reads or writes right now cannot be moved, which is reported as a
+        // want of memory: the workload goes on, so that this will happen, and soon be over.
+        for millis in 0..PATIENCE {
+            match self.try_pin(&run) {
+                Err(ENOMEM) => {}
+                done => return done,
+            }
+            yield_cpu()?;
+            fsleep(Delta::from_millis(millis));
+        }
+        self.try_pin(&run)
+    }
+
+    /// Does it, if no folio is just being used.
+    fn try_pin(&self, run: &Range<u64>) -> Result<PinnedBatch> {
         let mut folios = KVec::with_capacity(PinnedBatch::MAX, GFP_KERNEL)?;
         let start = run.start << PAGE_SHIFT;
         let end = (run.end << PAGE_SHIFT).min(self.size());
@@ -197,56 +211,117 @@ impl Drop for FrozenMemfd {
 /// Brings all pages into the page cache of `file` that a previous kernel preserved and nobody has
 /// touched yet; they are charged to the memory cgroup of the caller.
 ///
-/// Ends early with `ENOMEM` if that is full, with `EINTR` when the task was killed. What is left
-/// then is brought in by the first touch.
+/// Ends early with `ENOMEM` if that is full (nobody is killed for it), with `EINTR` when the task was
+/// killed. What is left then is brought in by the first touch.
 ///
-/// Context: may sleep, and may take long: it yields the CPU.
+/// Context: may sleep, and may take long: it yields the CPU. Takes the inode's lock.
 pub(super) fn adopt_preserved(file: &File) -> Result {
-    let mut index = 0;
-    while let Some(found) = first_preserved(file, index) {
-        yield_cpu()?;
-        let mut folio = null_mut();
-        // SAFETY: The inode is valid, and one of shmem. The folio comes locked and with a reference.
-        unsafe {
-            let sgp = bindings::sgp_type_SGP_READ;
-            to_result(bindings::shmem_get_folio(
-                inode(file),
-                found as usize,
-                0,
-                &mut folio,
-                sgp,
-            ))?;
-            if !folio.is_null() {
-                bindings::folio_unlock(folio);
-                bindings::folio_put(folio);
-            }
+    let mut next = Some(0);
+    while let Some(index) = next {
+        // SAFETY: The inode is valid, and one of shmem. The number may change at any time.
+        let swapped =
+            unsafe { addr_of_mut!((*bindings::SHMEM_I(inode(file))).swapped).read_volatile() };
+        if swapped == 0 {
+            break;
         }
-        index = found.saturating_add(1);
+        yield_cpu()?;
+        next = adopt_some(file, index)?;
     }
     Ok(())
 }
 
-/// The offset of the first page from `index` on that is in the file, but not in its page cache.
-fn first_preserved(file: &File, index: u64) -> Option<u64> {
-    let mut walk = Walk::new(mapping(file), index);
-    loop {
-        let found = walk.next(usize::MAX as u64)?;
-        // SAFETY: The function looks at the entry's value only.
-        if unsafe { bindings::shmem_entry_is_preserved(walk.entry) } {
-            return Some(found);
+/// Goes on with [`adopt_preserved`] from page `index` on. Returns where it has not come to yet.
+fn adopt_some(file: &File, index: u64) -> Result<Option<u64>> {
+    /// How many entries of the file are looked at, and how many pages brought in, without a pause.
+    const ENTRIES: usize = 4096;
+    const PAGES: usize = 64;
+
+    // So that what is found stays, or is brought in by somebody else: a page of a hole that was
+    // punched meanwhile would be made anew.
+    let _locked = InodeLock::new(file);
+    let mut index = index;
+    for _ in 0..PAGES {
+        let mut walk = Walk::new(mapping(file), index);
+        let found = (0..ENTRIES).find_map(|_| match walk.next(usize::MAX as u64) {
+            Some(at) => {
+                index = at;
+                walk.is_preserved().then_some(true)
+            }
+            None => Some(false),
+        });
+        drop(walk);
+        match found {
+            Some(true) => adopt(file, index)?,
+            Some(false) => return Ok(None),
+            None => {}
         }
+        index = index.saturating_add(1);
+        if found.is_none() {
+            break;
+        }
+    }
+    Ok(Some(index))
+}
+
+/// Brings in the page at `index`, which must be in the file.
+fn adopt(file: &File, index: u64) -> Result {
+    let mapping = mapping(file);
+    // SAFETY: The mapping is valid, and one of shmem. The folio comes with a reference.
+    unsafe {
+        // A cgroup without room is no reason to kill anybody: there is no hurry.
+        let patient = 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
+        let gfp = (*mapping).gfp_mask | patient | bindings::__GFP_NOWARN;
+        let folio = bindings::shmem_read_folio_gfp(mapping, index as usize, gfp);
+        bindings::folio_put(from_err_ptr(folio)?);
+    }
+    Ok(())
+}
+
+/// Whether to bring in the pages of a memfd that is finished would be done for nobody: the session is
+/// the last to have it, or is closed as a process ends, which is in no memory cgroup any more.
+pub(super) fn is_left_behind(file: &File) -> bool {
+    // SAFETY: The file and the current task are valid. Counted is from 0 on; others may come and go,
+    // which makes this no less right.
+    unsafe {
+        let others = addr_of_mut!((*file.as_ptr()).f_ref.refcnt.counter).read_volatile();
+        let mm = (*bindings::get_current()).mm;
+        others == 0 || mm.is_null()
+    }
+}
+
+/// The lock of an inode, until this is dropped.
+///
+/// # Invariants
+///
+/// `inode` is valid as long as `_file`, and locked by this.
+struct InodeLock<'a> {
+    inode: *mut bindings::inode,
+    _file: &'a File,
+}
+
+impl<'a> InodeLock<'a> {
+    /// Takes it.
+    fn new(file: &'a File) -> Self {
+        let inode = inode(file);
+        // SAFETY: The inode is valid.
+        unsafe { bindings::inode_lock(inode) };
+        // INVARIANT: See above.
+        Self { inode, _file: file }
+    }
+}
+
+impl Drop for InodeLock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::inode_unlock(self.inode) };
     }
 }
 
 /// Freezes or thaws the mapping of a shmem file.
 fn set_frozen(file: &File, frozen: bool) {
-    let inode = inode(file);
-    // SAFETY: The inode is valid, and it is one of shmem.
-    unsafe {
-        bindings::inode_lock(inode);
-        bindings::shmem_freeze(inode, frozen);
-        bindings::inode_unlock(inode);
-    }
+    let locked = InodeLock::new(file);
+    // SAFETY: The inode is valid, it is one of shmem, and it is locked.
+    unsafe { bindings::shmem_freeze(locked.inode, frozen) };
 }
 
 /// A walk over what a mapping has, in the order of the file.
@@ -298,5 +373,10 @@ impl Walk {
                 }
             }
         }
+    }
+    /// Whether what was found last is a page that a previous kernel preserved and nobody has touched.
+    fn is_preserved(&self) -> bool {
+        // SAFETY: The function looks at the entry's value only.
+        unsafe { bindings::shmem_entry_is_preserved(self.entry) }
     }
 }

@@ -11,9 +11,7 @@ use crate::{
     log::warn_limited,
     ordered_map::OrderedMap,
     trace::{self, Step},
-    uapi::{
-        self, FdEntry, GetState, Listings, Place, Request, SessionEntry, TokenFd, Window,
-    },
+    uapi::{self, FdEntry, GetState, Listings, Place, Request, SessionEntry, TokenFd, Window},
 };
 use kernel::{
     fs::{

@@ -9,13 +9,11 @@
 //! - [`write`](mod@write) fills it as the previous kernel does;
 //! - [`reader`] reads all of it as the module does, and checks every invariant that `handover` promises.
 //!
-//! The tests are in `src/tests`, a file per structure. `stress_long` there wants minutes, and is asked for by name:
+//! The tests are in `src/tests`, a file per structure. `stress_rounds` there can be asked for more, and for another seed:
 //!
 //! ```sh
-//! cargo test --release -p luo-handover -- --ignored --nocapture stress_long
+//! LUO_STRESS_ITERATIONS=1500000 LUO_STRESS_SEED=7 cargo test --release -p luo-handover -- --nocapture stress_rounds
 //! ```
-//!
-//! `LUO_STRESS_SEED` and `LUO_STRESS_ITERATIONS` replace its seed and its number of rounds.
 
 // The module uses what is not used here, and the reverse.
 #[allow(dead_code)]

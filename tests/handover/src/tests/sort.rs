@@ -51,7 +51,12 @@ fn each_number_of_passes() {
     for bits in [1, 10, 11, 12, 22, 23, 33, 34, 52] {
         let step = (1u64 << bits) / 50;
         let frames = (0..50).rev().map(|i| 1000 + i * step.max(1) % (1 << bits));
-        check(frames.enumerate().map(|(i, pfn)| extent(pfn, i as u64)).collect());
+        check(
+            frames
+                .enumerate()
+                .map(|(i, pfn)| extent(pfn, i as u64))
+                .collect(),
+        );
     }
 }
 

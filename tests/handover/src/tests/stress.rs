@@ -152,13 +152,7 @@ fn variable<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
 }
 
 #[test]
-fn stress_short() {
-    stress(SEED, 400);
-}
-
-#[test]
-#[ignore = "takes minutes; run it with --release, see the crate's documentation"]
-fn stress_long() {
-    let rounds = variable("LUO_STRESS_ITERATIONS", 1_500_000);
+fn stress_rounds() {
+    let rounds = variable("LUO_STRESS_ITERATIONS", 400);
     stress(variable("LUO_STRESS_SEED", SEED), rounds);
 }

@@ -27,9 +27,9 @@ mod memfd_seals;
 mod module;
 mod names;
 mod order;
-mod races;
 mod order_each;
 mod prepare;
+mod races;
 mod selftests;
 mod writeback;
 
