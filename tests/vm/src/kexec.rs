@@ -3,7 +3,7 @@
 //! Into the next kernel: `kexec_file_load(2)`, then `reboot(LINUX_REBOOT_CMD_KEXEC)`.
 
 use anyhow::{bail, Context, Result};
-use luo_vm_protocol::{DISK_INITRAMFS, DISK_KERNEL};
+use luo_vm_protocol::{DISK_INITRAMFS, DISK_KERNEL, NEXT_FOLDER};
 use nix::errno::Errno;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use std::ffi::CString;
@@ -14,8 +14,14 @@ use std::process::ExitCode;
 
 /// Loads the kernel and the initramfs of this VM, to be started with this command line.
 pub fn load(cmdline: &str) -> Result<()> {
-    let kernel = image(DISK_KERNEL)?;
-    let initramfs = image(DISK_INITRAMFS)?;
+    let next = Path::new(NEXT_FOLDER);
+    let (kernel, initramfs) = match next.exists() {
+        true => (
+            File::open(next.join("kernel"))?,
+            File::open(next.join("initramfs"))?,
+        ),
+        false => (image(DISK_KERNEL)?, image(DISK_INITRAMFS)?),
+    };
     file_load(&kernel, Some(&initramfs), cmdline).context("kexec_file_load")
 }
 

@@ -13,10 +13,19 @@ const KMSG: &str = "/dev/kmsg";
 /// Writes a line into the kernel log, and so to the console.
 pub fn write(line: &str) {
     // Priority 6, informational, of the user facility.
+    write_as(14, line);
+}
+
+/// Writes a line that is on the console even where that leaves out the informational ones.
+pub fn notice(line: &str) {
+    write_as(13, line);
+}
+
+fn write_as(priority: u32, line: &str) {
     let _ = OpenOptions::new()
         .write(true)
         .open(KMSG)
-        .and_then(|mut kmsg| kmsg.write_all(format!("<14>{line}\n").as_bytes()));
+        .and_then(|mut kmsg| kmsg.write_all(format!("<{priority}>{line}\n").as_bytes()));
 }
 
 /// The kernel log from the moment this was made.

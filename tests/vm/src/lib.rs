@@ -4,6 +4,7 @@
 //!
 //! README.md beside the manifest says how to add a case.
 
+pub mod bench;
 pub mod cases;
 pub mod cmdline;
 pub mod ctx;
@@ -14,3 +15,4 @@ pub mod kmsg;
 pub mod process;
 pub mod report;
 pub mod test;
+pub mod tsc;

@@ -58,7 +58,7 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
             }
             Heard::Event(Event::Jump { .. }, _) => patience = BOOT,
             Heard::Event(Event::Note { text }, _) => break format!("the VM gave up: {text}"),
-            Heard::Event(Event::Demo(_), _) => {}
+            Heard::Event(Event::Demo(_) | Event::Bench(_), _) => {}
             Heard::Event(Event::Done, _) => break "the VM ended without running it".to_string(),
             Heard::Silence => break format!("nothing from the VM for {} s", patience.as_secs()),
             Heard::End => break "the VM ended by itself".to_string(),

@@ -2,6 +2,7 @@
 
 //! What the VM reports.
 
+use crate::bench::BenchEvent;
 use crate::demo::DemoEvent;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,8 @@ pub enum Event {
     },
     /// A line of the demonstration.
     Demo(DemoEvent),
+    /// A line of the benchmark.
+    Bench(BenchEvent),
     /// Nothing more will come; the VM powers off.
     Done,
 }

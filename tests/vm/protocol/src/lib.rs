@@ -5,6 +5,7 @@
 //! Towards the VM goes one [`Plan`], as the file [`PLAN_PATH`] of its initramfs. From the VM come [`Event`]s, one JSON
 //! object a line, on its second serial port: the first one belongs to the kernel's console alone.
 
+pub mod bench;
 pub mod demo;
 mod event;
 mod plan;
@@ -20,6 +21,9 @@ pub const DISK_KERNEL: &str = "luo-kernel";
 
 /// Serial number of the virtio disk that holds the initramfs to kexec into.
 pub const DISK_INITRAMFS: &str = "luo-initramfs";
+
+/// Folder of the initramfs with the files `kernel` and `initramfs` to kexec into, in a VM without disks.
+pub const NEXT_FOLDER: &str = "/next";
 
 /// Serial number of the virtio disk that holds the demo's data, a tar archive.
 pub const DISK_DATA: &str = "luo-data";

@@ -2,6 +2,7 @@
 
 //! What a VM shall do, and in what environment.
 
+use crate::bench::Job;
 use serde::{Deserialize, Serialize};
 
 /// Which orchestrator serves `/dev/liveupdate` in one kernel.
@@ -60,6 +61,13 @@ pub enum Work {
     Probe,
     /// The demonstration.
     Demo,
+    /// A part of the benchmark.
+    Bench {
+        /// What to measure.
+        job: Job,
+        /// Whether to find out where the time goes, too.
+        profile: bool,
+    },
 }
 
 /// One kernel of the chain.

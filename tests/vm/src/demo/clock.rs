@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One clock over both kernels: the processor's time stamp counter, which a kexec leaves alone.
+//! The demonstration's times, by the clock that goes on through a kexec.
 
+pub use crate::tsc::now;
 use luo_vm_protocol::demo::{DemoEvent, Step};
-
-/// The counter now.
-pub fn now() -> u64 {
-    // SAFETY: every x86-64 processor has the instruction, and Linux lets user space use it.
-    unsafe { std::arch::x86_64::_rdtsc() }
-}
 
 /// The counter and the kernel's clock at one moment.
 pub fn sample() -> anyhow::Result<DemoEvent> {

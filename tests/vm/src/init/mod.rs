@@ -8,7 +8,7 @@ mod runner;
 mod swap;
 
 use crate::cmdline::Words;
-use crate::{demo, kmsg, report};
+use crate::{bench, demo, kmsg, report, tsc};
 use anyhow::{Context, Result};
 use luo_vm_protocol::demo::{DemoEvent, Step};
 use luo_vm_protocol::{Event, Outcome, Plan, Work, PLAN_PATH};
@@ -34,7 +34,7 @@ fn power_off() -> ! {
 }
 
 fn run() -> Result<()> {
-    let arrived = demo::clock::now();
+    let arrived = tsc::now();
     mounts::mount_all().context("mounting")?;
     // Else the kernel swallows our marks when many come in a short time.
     std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n").context("printk_devkmsg")?;
@@ -51,8 +51,9 @@ fn run() -> Result<()> {
         .stages
         .get(words.stage - 1)
         .context("the plan knows no such stage")?;
-    let module_from = demo::clock::now();
+    let module_from = tsc::now();
     let ready = orchestrator::prepare(stage.orchestrator, &plan.params);
+    let insmod = tsc::now() - module_from;
     match &plan.work {
         Work::Probe => {}
         Work::Demo => {
@@ -60,6 +61,14 @@ fn run() -> Result<()> {
             demo::report(DemoEvent::Arrived { tsc: arrived });
             ready?;
             demo::run(&words, &plan)?;
+        }
+        Work::Bench { job, profile } => {
+            ready?;
+            let arrival = bench::Arrival {
+                tsc: arrived,
+                insmod,
+            };
+            bench::run(job, *profile, &words, &plan, arrival)?;
         }
         Work::Tests(names) => match ready {
             Ok(()) => runner::run_all(names, &words, &plan)?,

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! In how many pieces of memory a mapping lies.
+
+use super::ram::PAGE;
+use anyhow::{ensure, Context, Result};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+const PRESENT: u64 = 1 << 63;
+const FRAME: u64 = (1 << 55) - 1;
+
+/// What is known about the frames of a mapping.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Pieces {
+    /// Pieces that are contiguous in physical memory.
+    pub count: i64,
+    /// Aligned powers of two of pages that these can be cut into.
+    pub keys: i64,
+}
+
+/// The page frame of each of the first `count` pages of a mapping that begins at `address`; 0 where none is mapped.
+pub fn frames(address: usize, count: usize) -> Result<Vec<u64>> {
+    const PATH: &str = "/proc/self/pagemap";
+    let mut entries = vec![0; count * 8];
+    File::open(PATH)
+        .and_then(|pagemap| pagemap.read_exact_at(&mut entries, (address / PAGE * 8) as u64))
+        .context(PATH)?;
+    let frame = |bytes: &[u8]| {
+        let entry = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
+        if entry & PRESENT == 0 {
+            return 0;
+        }
+        entry & FRAME
+    };
+    Ok(entries.chunks_exact(8).map(frame).collect())
+}
+
+impl Pieces {
+    /// Looks at the pages of a mapping that begins at `address`; each of them is mapped.
+    pub fn find(address: usize, pages: &[u32]) -> Result<Self> {
+        let last = pages.iter().max().map_or(0, |&last| last as usize + 1);
+        let all = frames(address, last)?;
+        let mut frames: Vec<_> = pages.iter().map(|&page| all[page as usize]).collect();
+        ensure!(!frames.contains(&0), "a page is not mapped");
+        frames.sort_unstable();
+        Ok(Self::of(&frames))
+    }
+
+    /// Those of these frames, which are in ascending order.
+    fn of(frames: &[u64]) -> Self {
+        let mut pieces = Self::default();
+        let mut rest = frames;
+        while let [first, ..] = *rest {
+            let contiguous = (first..)
+                .zip(rest)
+                .take_while(|(wanted, got)| wanted == *got);
+            let (piece, behind) = rest.split_at(contiguous.count());
+            rest = behind;
+            pieces.count += 1;
+            let (mut at, end) = (first, first + piece.len() as u64);
+            while at < end {
+                at += 1 << at.trailing_zeros().min((end - at).ilog2());
+                pieces.keys += 1;
+            }
+        }
+        pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pieces;
+
+    #[test]
+    fn pieces_are_counted_and_cut() {
+        let of = |frames: &[u64]| {
+            let Pieces { count, keys } = Pieces::of(frames);
+            (count, keys)
+        };
+        assert_eq!(of(&[]), (0, 0));
+        assert_eq!(of(&[8, 9, 10, 11]), (1, 1));
+        // 7, 8..12, 12: alignment forces three.
+        assert_eq!(of(&[7, 8, 9, 10, 11, 12]), (1, 3));
+        assert_eq!(of(&[1, 3, 4, 5, 9]), (3, 4));
+        assert_eq!(of(&[0, 1]), (1, 1));
+    }
+}
