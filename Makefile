@@ -23,7 +23,7 @@ VM_GOALS := demo check check-vm bench
 SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
-.PHONY: all module samples tools setup kernel paths data demo bench check check-host check-vm \
+.PHONY: all module samples tools setup kernel paths data demo bench bench-again check check-host check-vm \
 	clippy fmt fmt-check docs clean distclean clean-cache help
 
 all: module tools
@@ -65,7 +65,11 @@ demo: data module
 	@$(PATHS) $(HARNESS) demo
 
 bench: module
-	@$(PATHS) $(HARNESS) bench
+	@$(PATHS) $(HARNESS) bench $(if $(QUICK),--quick) $(if $(PROFILE),--profile)
+
+# Table, page and pictures once more from what the last run measured.
+bench-again: module
+	@$(PATHS) $(HARNESS) bench --again
 
 # ---- Checking ----------------------------------------------------------------
 
@@ -118,7 +122,8 @@ help:
 	@echo 'make             luo.ko and the user-space tools'
 	@echo 'make demo        live-update a virtual machine under real data (DATA=<file or folder>)'
 	@echo 'make check       every test (FILTER=<part of a name>); check-host, check-vm: some'
-	@echo 'make bench       measure'
+	@echo 'make bench       measure against the orchestrator in C, in half an hour (QUICK=1: a few minutes,'
+	@echo '                 FILTER=<part of a name>, PROFILE=1: where the time goes); bench-again: only print'
 	@echo 'make samples     the handlers in samples/, as modules on top of luo.ko'
 	@echo 'make kernel      only the patched kernel that the module is for'
 	@echo 'make paths       where things are, as KEY=value lines (with -s nothing else)'

@@ -127,6 +127,14 @@ impl Console {
     }
 }
 
+/// A console line as the log's time in seconds and the text: "[    5.140900] luo: ready".
+pub fn split_line(line: &str) -> Option<(f64, &str)> {
+    let (time, text) = line.strip_prefix('[')?.split_once("] ")?;
+    // Some kernels add the caller: "[    5.140900][   T1] ".
+    let time = time.split(']').next()?.trim().parse().ok()?;
+    Some((time, text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use crate::guest::Guest;
 use crate::initramfs::Archive;
 use crate::inputs::Inputs;
 use anyhow::{Context, Result};
-use luo_vm_protocol::{Plan, PLAN_PATH};
+use luo_vm_protocol::{Plan, NEXT_FOLDER, PLAN_PATH};
 use std::path::{Path, PathBuf};
 
 /// What every VM has in its initramfs.
@@ -40,11 +40,27 @@ pub fn base(
 /// Writes an image: what every VM has, and this plan.
 pub fn write(path: &Path, base: &[u8], plan: &Plan) -> Result<()> {
     let mut archive = Archive::new();
-    archive.file(
-        PLAN_PATH.trim_start_matches('/'),
-        0o644,
-        &serde_json::to_vec(plan)?,
-    )?;
+    add_plan(&mut archive, plan)?;
     std::fs::write(path, [base, &archive.finish()?].concat())
         .with_context(|| path.display().to_string())
+}
+
+/// Writes an image for a VM without disks, which has in it what the one kexec of the plan is to start: this kernel with
+/// an image of the same content.
+pub fn write_with_next(path: &Path, base: &[u8], plan: &Plan, kernel: &Path) -> Result<()> {
+    let mut next = Archive::new();
+    add_plan(&mut next, plan)?;
+    let next = [base, &next.finish()?].concat();
+    let mut archive = Archive::new();
+    let folder = NEXT_FOLDER.trim_start_matches('/');
+    archive.folder(folder)?;
+    archive.copy(&format!("{folder}/kernel"), 0o644, kernel)?;
+    archive.file(&format!("{folder}/initramfs"), 0o644, &next)?;
+    std::fs::write(path, [next, archive.finish()?].concat())
+        .with_context(|| path.display().to_string())
+}
+
+fn add_plan(archive: &mut Archive, plan: &Plan) -> Result<()> {
+    let plan = serde_json::to_vec(plan)?;
+    archive.file(PLAN_PATH.trim_start_matches('/'), 0o644, &plan)
 }

@@ -4,6 +4,7 @@
 
 mod accel;
 mod batch;
+mod bench;
 mod check;
 mod console;
 mod demo;
@@ -12,10 +13,12 @@ mod image;
 mod initramfs;
 mod inputs;
 mod modules;
+mod paint;
 mod qemu;
 mod selftests;
 mod session;
 mod tally;
+mod units;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -46,6 +49,8 @@ enum Command {
     Check(CheckArgs),
     /// Change the kernel under a service and its data; draws build/demo/timeline.svg
     Demo(DemoArgs),
+    /// Measure both orchestrators; writes into build/bench (JSON, pictures, a page of the documentation)
+    Bench(BenchArgs),
 }
 
 #[derive(Args)]
@@ -71,6 +76,25 @@ struct DemoArgs {
     /// The orchestrator to use
     #[arg(long, value_enum, default_value_t = Which::Rust)]
     orchestrator: Which,
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    /// Only what has this in its name
+    #[arg(long, env = "FILTER", default_value = "")]
+    filter: String,
+    /// Only what the table of what is to be reached asks for
+    #[arg(long)]
+    quick: bool,
+    /// Find out where the time goes, too; that takes time itself, so the figures are not comparable
+    #[arg(long)]
+    profile: bool,
+    /// Measure nothing: draw and print again what the last run measured
+    #[arg(long)]
+    again: bool,
+    /// VMs at a time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -123,6 +147,16 @@ fn run() -> Result<ExitCode> {
                 accel: accel()?,
             };
             demo::demo(&inputs, &guest, &options)?
+        }
+        Command::Bench(args) => {
+            let options = bench::Options {
+                filter: args.filter,
+                quick: args.quick,
+                profile: args.profile,
+                jobs: args.jobs,
+                again: args.again,
+            };
+            bench::bench(&inputs, &guest, &options)?
         }
     };
     Ok(if good {

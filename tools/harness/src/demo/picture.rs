@@ -3,7 +3,8 @@
 //! The timeline as a picture.
 
 use super::timeline::{human, Side, Timeline};
-use svg::node::element::{Group, Line, Rectangle, Text};
+use crate::paint::{nice_step, rect, text, FAINT, FONT, GRID, INK};
+use svg::node::element::{Group, Line, Rectangle};
 use svg::Document;
 
 const WIDTH: f64 = 1040.0;
@@ -13,9 +14,6 @@ const TOP: f64 = 118.0;
 const ROW: f64 = 34.0;
 const BAR: f64 = 18.0;
 
-const INK: &str = "#1f2933";
-const FAINT: &str = "#7b8794";
-const GRID: &str = "#e4e7eb";
 const SERVING: &str = "#3ebd93";
 const SILENT: &str = "#fdecea";
 const SILENT_INK: &str = "#b3261e";
@@ -33,10 +31,7 @@ pub fn draw(timeline: &Timeline, subtitle: &str) -> Document {
         .set("viewBox", (0, 0, WIDTH, height))
         .set("width", WIDTH)
         .set("height", height)
-        .set(
-            "font-family",
-            "Inter, 'Segoe UI', 'DejaVu Sans', Arial, sans-serif",
-        )
+        .set("font-family", FONT)
         .add(rect(0.0, 0.0, WIDTH, height, "#ffffff").set("rx", 0))
         .add(
             text(
@@ -121,15 +116,6 @@ fn axis(end: f64, x: impl Fn(f64) -> f64, bottom: f64) -> Group {
     group
 }
 
-/// The next of 1, 2, 5, 10, 20, ... that is not less.
-fn nice_step(least: f64) -> f64 {
-    let power = 10f64.powf(least.log10().floor());
-    let factor = [1.0, 2.0, 5.0]
-        .into_iter()
-        .find(|factor| factor * power >= least);
-    factor.unwrap_or(10.0) * power
-}
-
 fn legend(y: f64) -> Group {
     let entries = [
         (SERVING, "service answers"),
@@ -156,37 +142,4 @@ fn label(row: f64, name: &str, note: &str) -> Group {
 
 fn bar(left: f64, right: f64, row: f64, colour: &str) -> Rectangle {
     rect(left, row + 5.0, (right - left).max(0.0), BAR, colour)
-}
-
-fn rect(x: f64, y: f64, width: f64, height: f64, fill: &str) -> Rectangle {
-    Rectangle::new()
-        .set("x", round(x))
-        .set("y", round(y))
-        .set("width", round(width))
-        .set("height", round(height))
-        .set("rx", 2)
-        .set("fill", fill)
-}
-
-fn text(x: f64, y: f64, content: &str, size: f64, fill: &str) -> Text {
-    Text::new(content)
-        .set("x", round(x))
-        .set("y", round(y))
-        .set("font-size", size)
-        .set("fill", fill)
-}
-
-fn round(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn steps_are_round() {
-        assert_eq!(super::nice_step(3.1), 5.0);
-        assert_eq!(super::nice_step(700.0), 1000.0);
-        assert_eq!(super::nice_step(1000.0), 1000.0);
-        assert_eq!(super::nice_step(0.011), 0.02);
-    }
 }

@@ -2,6 +2,7 @@
 
 //! What was heard from the VM, with the clocks that it takes to put it in order.
 
+use crate::console::split_line;
 use luo_vm_protocol::demo::{DemoEvent, Step, MARK_CLOCK};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -115,14 +116,6 @@ impl Record {
         let before = self.arrivals.iter().filter(|(_, at)| *at <= moment);
         before.map(|&(tsc, at)| tsc + ticks_since(at) as u64).max()
     }
-}
-
-/// A console line as the log's time in seconds and the text: "[    5.140900] luo: ready".
-fn split_line(line: &str) -> Option<(f64, &str)> {
-    let (time, text) = line.strip_prefix('[')?.split_once("] ")?;
-    // Some kernels add the caller: "[    5.140900][   T1] ".
-    let time = time.split(']').next()?.trim().parse().ok()?;
-    Some((time, text))
 }
 
 #[cfg(test)]

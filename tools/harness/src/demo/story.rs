@@ -6,6 +6,7 @@ use super::data::Amount;
 use super::record::Kernel;
 use super::timeline::{human, Side, Timeline};
 use crate::qemu::Accel;
+use crate::units::thousands;
 use luo_vm_protocol::demo::{DemoEvent, Step};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -188,33 +189,7 @@ impl Story {
     }
 }
 
-/// 11437 as "11,437".
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// What was kept, in a line.
 pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::thousands;
-
-    #[test]
-    fn digits_in_groups() {
-        assert_eq!(
-            [0, 999, 1000, 1234567].map(thousands),
-            ["0", "999", "1,000", "1,234,567"]
-        );
-    }
 }
