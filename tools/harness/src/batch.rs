@@ -2,6 +2,8 @@
 
 //! Which tests share a VM, and what its kernels are started with.
 
+use crate::clock;
+use crate::qemu::Accel;
 use luo_vm_protocol::{Orchestrator, Plan, Stage, TestInfo, VmConfig, Work};
 use std::collections::BTreeMap;
 
@@ -58,11 +60,13 @@ pub fn batches(tests: &[TestInfo]) -> Vec<Batch> {
 
 impl Batch {
     /// What the VM is told.
-    pub fn plan(&self, default: Orchestrator, seed: u64) -> Plan {
+    pub fn plan(&self, default: Orchestrator, seed: u64, accel: Accel) -> Plan {
+        // The test's own words have the last say.
+        let extra = format!("{} {}", clock::words(accel), self.config.cmdline);
         let stages = (0..self.stages).map(|index| {
             let orchestrator = self.orchestrator(index, default);
             Stage {
-                cmdline: cmdline(orchestrator, &self.config.cmdline),
+                cmdline: cmdline(orchestrator, extra.trim()),
                 orchestrator,
             }
         });
@@ -94,9 +98,18 @@ impl Batch {
     }
 }
 
+/// What every kernel is started with.
+///
+/// `tsc=nowatchdog`: twice a second Linux 7.3's clocksource watchdog waits, with interrupts off, for another CPU to
+/// answer. Before the first "Switched to clocksource" its patience is measured in jiffies, which stand still meanwhile.
+/// If the other CPU has interrupts off too, because both are on their way into that switch's stop_machine(), neither
+/// ever goes on. On an idle machine the switch is over before the watchdog first waits, at 1.0 s; on a busy one, whose
+/// emulated kernels boot more slowly, one boot in fifty hung there.
+const ALWAYS: &str = "console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on";
+
 /// A kernel command line.
 pub fn cmdline(orchestrator: Orchestrator, extra: &str) -> String {
-    let mut line = "console=ttyS0 panic=-1 no_timer_check kho=on".to_string();
+    let mut line = ALWAYS.to_string();
     if orchestrator == Orchestrator::C {
         line.push_str(" liveupdate=on");
     }
@@ -144,7 +157,7 @@ mod tests {
     #[test]
     fn each_stage_gets_its_orchestrator() {
         let batch = &batches(&[test("a::1", 3, "kho=off", 5)])[0];
-        let plan = batch.plan(Orchestrator::Rust, 0);
+        let plan = batch.plan(Orchestrator::Rust, 0, Accel::Kvm);
         let lines: Vec<_> = plan
             .stages
             .iter()
@@ -152,11 +165,11 @@ mod tests {
             .collect();
         assert_eq!(
             lines[0],
-            "console=ttyS0 panic=-1 no_timer_check kho=on liveupdate=on kho=off"
+            "console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on liveupdate=on kho=off"
         );
         assert_eq!(
             lines[1..],
-            ["console=ttyS0 panic=-1 no_timer_check kho=on kho=off"; 2]
+            ["console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on kho=off"; 2]
         );
         assert!(batch.needs_module(Orchestrator::Rust));
         assert!(!batch.needs_module(Orchestrator::C));

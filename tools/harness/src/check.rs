@@ -114,7 +114,11 @@ impl Run<'_> {
         }
         let logs = self.logs.join(&batch.name);
         std::fs::create_dir_all(&logs)?;
-        let plan = batch.plan(self.options.orchestrator, self.options.seed);
+        let plan = batch.plan(
+            self.options.orchestrator,
+            self.options.seed,
+            self.options.accel,
+        );
         let initramfs = logs.join("initramfs.cpio");
         image::write(&initramfs, &self.base, &plan)?;
         let machine = Machine {

@@ -6,6 +6,7 @@ mod accel;
 mod batch;
 mod bench;
 mod check;
+mod clock;
 mod console;
 mod demo;
 mod guest;

@@ -9,6 +9,7 @@ mod story;
 mod timeline;
 
 use crate::batch::cmdline;
+use crate::clock;
 use crate::console::Console;
 use crate::guest::Guest;
 use crate::image;
@@ -55,7 +56,7 @@ pub fn demo(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> {
     std::fs::create_dir_all(&folder)?;
     let archive = folder.join("data.tar");
     let amount = data::pack(&data, &archive).context("packing the data")?;
-    let plan = plan(options.orchestrator);
+    let plan = plan(options.orchestrator, options.accel);
     let initramfs = folder.join("initramfs.cpio");
     image::write(&initramfs, &image::base(guest, inputs, &[], &[])?, &plan)?;
     let machine = Machine {
@@ -95,9 +96,10 @@ pub fn demo(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> {
 }
 
 /// Two kernels; the second shows its first line at once, not only when it has a console.
-fn plan(orchestrator: Orchestrator) -> Plan {
+fn plan(orchestrator: Orchestrator, accel: Accel) -> Plan {
+    let words = clock::words(accel);
     let stage = |extra| Stage {
-        cmdline: cmdline(orchestrator, extra),
+        cmdline: cmdline(orchestrator, format!("{words} {extra}").trim()),
         orchestrator,
     };
     Plan {
