@@ -23,6 +23,7 @@ mod lifetime;
 mod listing;
 mod memfd_kexec;
 mod memfd_memory;
+mod memfd_retrieved;
 mod memfd_seals;
 mod module;
 mod names;
@@ -57,6 +58,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("listing", listing::TESTS),
     ("memfd_kexec", memfd_kexec::TESTS),
     ("memfd_memory", memfd_memory::TESTS),
+    ("memfd_retrieved", memfd_retrieved::TESTS),
     ("memfd_seals", memfd_seals::TESTS),
     ("module", module::TESTS),
     ("names", names::TESTS),

@@ -109,9 +109,40 @@ impl Mapping {
 
     /// Maps them with this protection.
     pub fn with_protection(file: &File, len: usize, prot: libc::c_int) -> Result<Self, Errno> {
-        let (flags, fd) = (libc::MAP_SHARED, file.as_raw_fd());
-        // SAFETY: a new mapping, wherever the kernel likes.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) };
+        Self::at(std::ptr::null_mut(), file, len, prot, libc::MAP_SHARED)
+    }
+
+    /// Maps them to be read and written by nobody else.
+    pub fn private(file: &File, len: usize) -> Result<Self, Errno> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        Self::at(std::ptr::null_mut(), file, len, prot, libc::MAP_PRIVATE)
+    }
+
+    /// Maps them at an address that is a multiple of `align`, to be read and written.
+    pub fn aligned(file: &File, len: usize, align: usize) -> Result<Self, Errno> {
+        let (prot, flags) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: new room, wherever the kernel likes.
+        let room = unsafe { libc::mmap(std::ptr::null_mut(), len + align, prot, flags, -1, 0) };
+        if room == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let start = (room as usize).next_multiple_of(align);
+        // SAFETY: the room just made, which nothing refers to; a part of it is used again at once.
+        unsafe { libc::munmap(room, len + align) };
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+        Self::at(start as *mut _, file, len, prot, flags)
+    }
+
+    fn at(
+        place: *mut libc::c_void,
+        file: &File,
+        len: usize,
+        prot: libc::c_int,
+        flags: libc::c_int,
+    ) -> Result<Self, Errno> {
+        // SAFETY: a new mapping, where nothing else is mapped.
+        let start = unsafe { libc::mmap(place, len, prot, flags, file.as_raw_fd(), 0) };
         match start == libc::MAP_FAILED {
             true => Err(Errno::last()),
             false => Ok(Self { start, len }),
@@ -122,6 +153,31 @@ impl Mapping {
     pub fn advise(&self, advice: libc::c_int) -> Result<(), Errno> {
         // SAFETY: a mapping of ours; no advice that is used here takes its contents away.
         Errno::result(unsafe { libc::madvise(self.start, self.len, advice) }).map(drop)
+    }
+
+    /// madvise(2) of a part of it: whole pages.
+    pub fn advise_part(&self, start: usize, len: usize, advice: libc::c_int) -> Result<(), Errno> {
+        assert!(start + len <= self.len.next_multiple_of(super::pages::PAGE));
+        // SAFETY: within the mapping, which nothing but the methods here refers to.
+        Errno::result(unsafe { libc::madvise(self.start.byte_add(start), len, advice) }).map(drop)
+    }
+
+    /// mincore(2) of all of it: an entry for each page.
+    pub fn mincore(&self, pages: &mut [u8]) -> Result<(), Errno> {
+        assert!(pages.len() == self.len.div_ceil(super::pages::PAGE));
+        // SAFETY: a mapping of ours, and room for each of its pages.
+        Errno::result(unsafe { libc::mincore(self.start, self.len, pages.as_mut_ptr()) }).map(drop)
+    }
+
+    /// mlock(2) of all of it, which brings it in.
+    pub fn lock(&self) -> Result<(), Errno> {
+        // SAFETY: a mapping of ours.
+        Errno::result(unsafe { libc::mlock(self.start, self.len) }).map(drop)
+    }
+
+    /// Where it is, as /proc/PID/smaps writes it.
+    pub fn address(&self) -> usize {
+        self.start as usize
     }
 
     /// Writes a byte.

@@ -9,8 +9,10 @@ pub mod history;
 pub mod kho;
 pub mod luo;
 pub mod memfd;
+pub mod memfd_ops;
 pub mod modules;
 pub mod pages;
+pub mod seen;
 
 use crate::cases::common::luo::{ioctl, Device, FdArg, Session, SessionArg, PRESERVE_FD};
 use crate::ctx::Ctx;

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A retrieved memfd is a memfd as any other, be its pages in the page cache yet or not: what is done to it is done to
+//! one of this kernel, too, and both must look alike.
+
+use super::common::luo::{Device, Session};
+use super::common::memfd_ops::{self, Op, OPS, POPULATED, SIZE};
+use super::common::pages::PAGE;
+use super::common::seen::{self, Outline};
+use super::common::{memfd, refused};
+use crate::ctx::Ctx;
+use crate::test::{Config, Test};
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use std::fs::File;
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new(
+        "everything",
+        CONFIG,
+        &[preserve, do_everything, check_again],
+    ),
+    Test::new(
+        "everything_from_v2",
+        CONFIG.params("memfd_v2=1"),
+        &[preserve, do_everything, check_again],
+    ),
+    Test::new("swapoff", CONFIG, &[preserve_two, swap_off]),
+];
+
+const CONFIG: Config = Config::new().swap_mib(256).timeout_s(400);
+
+/// Sessions: of files that are used before FINISH, and of such that are used after it.
+const SESSIONS: [&str; 2] = ["early", "late"];
+
+fn preserve(ctx: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
+    for name in SESSIONS {
+        let session = device.create_session(name)?;
+        for token in 0..OPS.len() as u64 {
+            session.preserve(&memfd_ops::file(token)?, token)?;
+        }
+        ctx.keep(session);
+    }
+    Ok(())
+}
+
+/// Takes out a file that nobody has touched, and fails unless it looks as it did.
+fn retrieve(session: &Session, token: u64, wanted: &Outline) -> Result<File> {
+    let file = session.retrieve(token)?;
+    let outline = Outline::of(&file)?;
+    ensure!(outline == *wanted, "{outline:?} instead of {wanted:?}");
+    let resident = seen::resident(&file)?;
+    ensure!(resident == 0, "{resident} pages are there already");
+    Ok(file)
+}
+
+/// Does the same to an arrived file and to one of this kernel, and compares.
+fn compare(file: &File, seed: u64, op: &Op) -> Result<()> {
+    let wanted = memfd_ops::file(seed)?;
+    let (answer, wish) = (op.run(file)?, op.run(&wanted)?);
+    ensure!(answer == wish, "answered {answer}, instead of {wish}");
+    seen::alike(file, &wanted)
+}
+
+fn do_everything(ctx: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
+    let [early, late] = SESSIONS.map(|name| device.retrieve_session(name));
+    let (early, late) = (early?, late?);
+    let outgoing = device.create_session("again")?;
+    let outline = Outline::of(&memfd_ops::file(0)?)?;
+
+    let mut files = Vec::new();
+    for (token, (name, op)) in (0..).zip(OPS) {
+        let test = || -> Result<File> {
+            let file = retrieve(&early, token, &outline)?;
+            let busy = outgoing.preserve(&file, token);
+            refused("preserving it", busy, Errno::EBUSY)?;
+            compare(&file, token, op)?;
+            Ok(file)
+        };
+        files.push(test().with_context(|| format!("{name:?} before FINISH"))?);
+    }
+    early.finish()?;
+
+    let arrived: Vec<_> = (0..OPS.len() as u64)
+        .map(|token| retrieve(&late, token, &outline))
+        .collect::<Result<_>>()?;
+    late.finish()?;
+    for (token, (file, (name, op))) in (0..).zip(arrived.iter().zip(OPS)) {
+        let test = || -> Result<()> {
+            let resident = seen::resident(file)? as u64;
+            ensure!(resident == POPULATED, "only {resident} pages are there");
+            ensure!(Outline::of(file)? == outline, "{:?}", Outline::of(file)?);
+            compare(file, token, op)
+        };
+        test().with_context(|| format!("{name:?} after FINISH"))?;
+    }
+
+    // All of it on to the next kernel, at once.
+    for (token, file) in (0..).zip(files.iter().chain(&arrived)) {
+        outgoing
+            .preserve(file, token)
+            .with_context(|| format!("file {token} again"))?;
+    }
+    ctx.keep(outgoing);
+    Ok(())
+}
+
+fn check_again(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session("again")?;
+    for token in 0..2 * OPS.len() {
+        let seed = token % OPS.len();
+        let (name, op) = &OPS[seed];
+        let test = || -> Result<()> {
+            let file = session.retrieve(token as u64)?;
+            let wanted = memfd_ops::file(seed as u64)?;
+            op.run(&wanted)?;
+            if *name == "fallocate" {
+                // To preserve what was only allocated is to make it data.
+                let map = memfd::Mapping::new(&wanted, wanted.metadata()?.len() as usize)?;
+                map.advise(libc::MADV_POPULATE_READ)?;
+            }
+            let pages = |file| -> Result<_> { Ok(Outline::of(file)?.data) };
+            ensure!(pages(&file)? == pages(&wanted)?, "{:?}", pages(&file)?);
+            ensure!(memfd::seals(&file)? == memfd::seals(&wanted)?, "its seals");
+            seen::same_bytes(&file, &wanted)
+        };
+        test().with_context(|| format!("{name:?}, file {token}"))?;
+    }
+    session.finish()?;
+    Ok(())
+}
+
+const SWAP: &std::ffi::CStr = c"/dev/zram0";
+
+fn preserve_two(ctx: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session("swap")?;
+    for token in 0..2 {
+        session.preserve(&memfd_ops::file(token)?, token)?;
+    }
+    ctx.keep(session);
+    Ok(())
+}
+
+/// The swap device goes while files have pages in it, pages in memory, and such as nobody has touched yet.
+fn swap_off(ctx: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session("swap")?;
+    let untouched = session.retrieve(0)?;
+    let file = session.retrieve(1)?;
+    let map = memfd::Mapping::new(&file, SIZE as usize)?;
+    let total = ctx.meminfo_kib("SwapTotal")?;
+    for round in 0..3 {
+        // Each round brings in some more pages, and swaps out all that are there.
+        for page in 0..50 {
+            map.read((round * 60 + page) * PAGE);
+        }
+        map.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")?;
+        let used = total - ctx.meminfo_kib("SwapFree")?;
+        ensure!(used >= 100, "only {used} KiB were swapped out");
+        // SAFETY: a string that ends in NUL.
+        Errno::result(unsafe { libc::swapoff(SWAP.as_ptr()) }).context("swapoff")?;
+        let resident = seen::resident(&file)?;
+        ensure!(
+            (50..500).contains(&resident),
+            "{resident} pages are there after swapoff"
+        );
+        ensure!(seen::resident(&untouched)? == 0, "swapoff brought all in");
+        // SAFETY: as above.
+        Errno::result(unsafe { libc::swapon(SWAP.as_ptr(), 0) }).context("swapon")?;
+    }
+    drop(map);
+    seen::alike(&file, &memfd_ops::file(1)?)?;
+    session.finish()?;
+    seen::alike(&untouched, &memfd_ops::file(0)?)
+}
