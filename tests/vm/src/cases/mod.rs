@@ -25,6 +25,7 @@ mod memfd_kexec;
 mod memfd_memory;
 mod memfd_retrieved;
 mod memfd_seals;
+mod memfd_sizes;
 mod module;
 mod names;
 mod order;
@@ -60,6 +61,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("memfd_memory", memfd_memory::TESTS),
     ("memfd_retrieved", memfd_retrieved::TESTS),
     ("memfd_seals", memfd_seals::TESTS),
+    ("memfd_sizes", memfd_sizes::TESTS),
     ("module", module::TESTS),
     ("names", names::TESTS),
     ("order", order::TESTS),
