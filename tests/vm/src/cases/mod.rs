@@ -20,6 +20,7 @@ mod handover;
 mod ioctl_abi;
 mod kexec_refused;
 mod lifetime;
+mod memfd_accounting;
 mod listing;
 mod memfd_kexec;
 mod memfd_memory;
@@ -56,6 +57,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("ioctl_abi", ioctl_abi::TESTS),
     ("kexec_refused", kexec_refused::TESTS),
     ("lifetime", lifetime::TESTS),
+    ("memfd_accounting", memfd_accounting::TESTS),
     ("listing", listing::TESTS),
     ("memfd_kexec", memfd_kexec::TESTS),
     ("memfd_memory", memfd_memory::TESTS),

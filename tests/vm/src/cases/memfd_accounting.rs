@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a preserved memfd cost comes back, in the old kernel and in the new one, whatever became of it.
+
+use super::common::data::{self, whole};
+use super::common::luo::{Device, Session};
+use super::common::memfd::Mapping;
+use super::common::pages::PAGE;
+use super::common::{memfd, only_ours};
+use crate::ctx::Ctx;
+use crate::test::{Config, Test};
+use anyhow::{ensure, Context, Result};
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new("all_comes_back", CONFIG, &[preserve, all_comes_back]),
+    Test::new(
+        "all_comes_back_from_v2",
+        CONFIG.params("memfd_v2=1"),
+        &[preserve, all_comes_back],
+    ),
+    Test::new("let_go_in_the_old_kernel", CONFIG, &[let_go]),
+];
+
+const CONFIG: Config = Config::new().timeout_s(300);
+const P: u64 = PAGE as u64;
+
+/// Files of a session: so many small ones that a page lost with each is seen, and a large one of many runs.
+const SMALL: u64 = 500;
+const SMALL_SIZE: u64 = 3 * P - 1;
+const LARGE: u64 = 32 << 20;
+const TOKENS: std::ops::Range<u64> = 0..SMALL + 1;
+/// What is lost in MiB is more than what else happens in a kernel that does nothing.
+const TOLERANCE_KIB: i64 = 1024;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn file(token: u64) -> Result<File> {
+    let size = if token < SMALL { SMALL_SIZE } else { LARGE };
+    let file = memfd::create(size)?;
+    if token < SMALL {
+        data::fill(&file, token, whole(size))?;
+        return Ok(file);
+    }
+    let map = Mapping::new(&file, size as usize)?;
+    // Every second page, then the others from the end: hardly two that follow each other in memory, too.
+    let pages = size as usize / PAGE;
+    for page in (0..pages).step_by(2).chain((1..pages).step_by(2).rev()) {
+        map.write(page * PAGE, page as u8 | 1);
+    }
+    Ok(file)
+}
+
+fn fill_session(session: &Session) -> Result<()> {
+    for token in TOKENS {
+        session
+            .preserve(&file(token)?, token)
+            .with_context(|| format!("file {token}"))?;
+    }
+    Ok(())
+}
+
+/// What there is of memory, in KiB.
+#[derive(Debug)]
+struct Memory {
+    total: i64,
+    used: i64,
+    unavailable: i64,
+    shmem: i64,
+}
+
+impl Memory {
+    fn now(ctx: &Ctx) -> Result<Self> {
+        // What each CPU has counted is added up only now and then.
+        std::fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
+        let kib = |key| Ok::<_, anyhow::Error>(ctx.meminfo_kib(key)? as i64);
+        let (total, kept) = (kib("MemTotal")?, kept_by_cpus_kib()?);
+        Ok(Self {
+            total,
+            used: total - kib("MemFree")? - kept,
+            unavailable: total - kib("MemAvailable")? - kept,
+            shmem: kib("Shmem")?,
+        })
+    }
+
+    /// Fails unless as much is used as before, at the latest when all is done that the kernel puts off.
+    fn is_back(&self, ctx: &Ctx) -> Result<()> {
+        let mut now = Self::now(ctx)?;
+        ctx.wait_for("memory", PATIENCE, || {
+            now = Self::now(ctx).unwrap_or(Memory {
+                used: i64::MAX,
+                ..now
+            });
+            now.used - self.used < TOLERANCE_KIB
+                && now.unavailable - self.unavailable < TOLERANCE_KIB
+                && now.shmem <= self.shmem
+        })
+        .with_context(|| format!("{now:?} now, {self:?} before"))
+    }
+}
+
+/// Free pages that a CPU keeps for itself: they are not counted as free, and can be many.
+fn kept_by_cpus_kib() -> Result<i64> {
+    let text = std::fs::read_to_string("/proc/zoneinfo")?;
+    let counts = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("count:"));
+    counts
+        .map(|count| Ok(count.trim().parse::<i64>()? * 4))
+        .sum()
+}
+
+/// What KHO and the orchestrator show in debugfs.
+fn debugfs() -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for dir in [
+        "/sys/kernel/debug/kho/out",
+        "/sys/kernel/debug/kho/out/sub_fdts",
+    ] {
+        for entry in std::fs::read_dir(dir).context(dir)? {
+            lines.push(entry?.path().display().to_string());
+        }
+    }
+    lines.sort();
+    let handlers = Path::new("/sys/kernel/debug/luo/handlers");
+    let handlers = std::fs::read_to_string(handlers).context("luo/handlers")?;
+    lines.extend(handlers.lines().map(String::from));
+    Ok(lines)
+}
+
+fn let_go(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "its debugfs is another")?;
+    let device = Device::open()?;
+    let round = |name: &str| -> Result<()> {
+        let session = device.create_session(name)?;
+        fill_session(&session)?;
+        // Half of them one by one, the others with the session.
+        for token in TOKENS.step_by(2) {
+            session.unpreserve(token)?;
+        }
+        Ok(())
+    };
+    // KHO keeps the nodes of its tree for ever.
+    round("warm")?;
+    let (memory, debug) = (Memory::now(ctx)?, debugfs()?);
+    for i in 0..4 {
+        round(&format!("round {i}"))?;
+    }
+    memory.is_back(ctx)?;
+    ensure!(debugfs()? == debug, "{:?} instead of {debug:?}", debugfs()?);
+    // A refusal halfway costs nothing either: the large file is preserved in another session.
+    let (held, other) = (
+        device.create_session("held")?,
+        device.create_session("other")?,
+    );
+    let large = file(SMALL)?;
+    held.preserve(&large, 1)?;
+    for token in 0..1000 {
+        ensure!(other.preserve(&large, token).is_err(), "preserved twice");
+    }
+    drop((held, other, large));
+    memory.is_back(ctx)?;
+    ensure!(debugfs()? == debug, "{:?} instead of {debug:?}", debugfs()?);
+    Ok(())
+}
+
+/// What becomes of the files of a session in the new kernel.
+type Fate = fn(&Device, &str) -> Result<()>;
+
+const FATES: [(&str, Fate); 6] = [
+    ("touched, finished, closed", |device, name| {
+        let session = device.retrieve_session(name)?;
+        let files = retrieve(&session, TOKENS)?;
+        files.iter().try_for_each(|file| touch(file, 1))?;
+        Ok(session.finish()?)
+    }),
+    ("finished, touched, closed", |device, name| {
+        let session = device.retrieve_session(name)?;
+        let files = retrieve(&session, TOKENS)?;
+        session.finish()?;
+        files.iter().try_for_each(|file| touch(file, 1))
+    }),
+    ("closed untouched, finished", |device, name| {
+        let session = device.retrieve_session(name)?;
+        drop(retrieve(&session, TOKENS)?);
+        Ok(session.finish()?)
+    }),
+    ("half touched, not finished", |device, name| {
+        let session = device.retrieve_session(name)?;
+        let files = retrieve(&session, TOKENS)?;
+        files.iter().try_for_each(|file| touch(file, 2))?;
+        memfd::punch(&files[SMALL as usize], 0, LARGE / 3)?;
+        memfd::truncate(&files[SMALL as usize], LARGE / 2 + 1)?;
+        drop(session);
+        Ok(())
+    }),
+    ("half retrieved, finished", |device, name| {
+        let session = device.retrieve_session(name)?;
+        let files = retrieve(&session, SMALL / 2..SMALL)?;
+        session.finish()?;
+        drop(files);
+        Ok(())
+    }),
+    ("never retrieved", |device, name| {
+        drop(device.retrieve_session(name)?);
+        Ok(())
+    }),
+];
+
+fn retrieve(session: &Session, tokens: std::ops::Range<u64>) -> Result<Vec<File>> {
+    tokens.map(|token| Ok(session.retrieve(token)?)).collect()
+}
+
+/// Touches every page, or every `step`th.
+fn touch(file: &File, step: usize) -> Result<()> {
+    let len = file.metadata()?.len() as usize;
+    let map = Mapping::new(file, len)?;
+    for index in (0..len).step_by(step * PAGE) {
+        ensure!(map.read(index) != 0 || len < LARGE as usize, "it is empty");
+    }
+    Ok(())
+}
+
+fn preserve(ctx: &mut Ctx) -> Result<()> {
+    ctx.set("total", ctx.meminfo_kib("MemTotal")?);
+    let device = Device::open()?;
+    for (name, _) in FATES {
+        let session = device.create_session(name)?;
+        fill_session(&session).context(name)?;
+        ctx.keep(session);
+    }
+    Ok(())
+}
+
+fn all_comes_back(ctx: &mut Ctx) -> Result<()> {
+    let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    nix::sys::resource::setrlimit(limit, 2 * SMALL, 2 * SMALL)?;
+    let device = Device::open()?;
+    let start = Memory::now(ctx)?;
+    for (name, fate) in FATES {
+        let before = Memory::now(ctx)?;
+        fate(&device, name).context(name)?;
+        before.is_back(ctx).context(name)?;
+        let now = Memory::now(ctx)?;
+        let grown = now.total - before.total;
+        let files = (LARGE >> 10) as i64 + SMALL as i64 * 12;
+        ensure!(
+            grown >= files,
+            "{name}: the machine got only {grown} KiB back"
+        );
+    }
+    start.is_back(ctx).context("all in all")?;
+    let (total, before) = (Memory::now(ctx)?.total, ctx.get("total")?.parse::<i64>()?);
+    ensure!(
+        (total - before).abs() < TOLERANCE_KIB,
+        "the machine has {total} KiB, it had {before}"
+    );
+    let used: Vec<_> = debugfs()?
+        .into_iter()
+        .filter(|line| line.contains("files") && !line.ends_with("files 0"))
+        .collect();
+    ensure!(used.is_empty(), "in use: {used:?}");
+    Ok(())
+}
