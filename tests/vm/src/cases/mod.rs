@@ -21,6 +21,7 @@ mod ioctl_abi;
 mod kexec_refused;
 mod lifetime;
 mod memfd_accounting;
+mod memfd_charge;
 mod listing;
 mod memfd_kexec;
 mod memfd_memory;
@@ -58,6 +59,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("kexec_refused", kexec_refused::TESTS),
     ("lifetime", lifetime::TESTS),
     ("memfd_accounting", memfd_accounting::TESTS),
+    ("memfd_charge", memfd_charge::TESTS),
     ("listing", listing::TESTS),
     ("memfd_kexec", memfd_kexec::TESTS),
     ("memfd_memory", memfd_memory::TESTS),

@@ -2,6 +2,7 @@
 
 //! What several modules of test cases need.
 
+pub mod cgroup;
 pub mod command;
 pub mod data;
 pub mod ext;

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A memory cgroup, and processes in it.
+
+use crate::process::{Child, Said};
+use anyhow::{bail, Context, Result};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// A cgroup with the memory controller. It is removed when this is dropped.
+#[derive(Debug)]
+pub struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Makes it.
+    pub fn new(name: &str) -> Result<Self> {
+        let control = Path::new(ROOT).join("cgroup.subtree_control");
+        std::fs::write(control, "+memory").context("the memory controller")?;
+        let path = Path::new(ROOT).join(name);
+        std::fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+
+    /// Moves the calling process into it.
+    pub fn enter(&self) -> Result<()> {
+        std::fs::write(self.0.join("cgroup.procs"), "0").context("cgroup.procs")
+    }
+
+    /// Does something in a child process that is in it. An error is that of `body`, or tells how the child ended.
+    pub fn run(&self, timeout: Duration, body: impl FnOnce() -> Result<()>) -> Result<()> {
+        // Where the cgroup is full now, whatever the child does next would get it killed: out of it again.
+        let mut out = File::options()
+            .write(true)
+            .open(Path::new(ROOT).join("cgroup.procs"))?;
+        let mut child = Child::spawn(|pipe| {
+            let done = self.enter().and_then(|()| body());
+            let said = match out.write_all(b"0").context("leaving the cgroup").and(done) {
+                Ok(()) => "done".to_string(),
+                Err(err) => format!("{err:#}"),
+            };
+            let _ = writeln!(pipe, "{said}");
+        })?;
+        match child.listen(timeout)? {
+            Said::Line(line) if line == "done" => child.wait().map(drop),
+            Said::Line(line) => bail!("in the cgroup: {line}"),
+            Said::Ended => bail!("in the cgroup: {:?}", child.wait()?),
+            Said::Late => bail!("in the cgroup: not done within {} s", timeout.as_secs()),
+        }
+    }
+
+    /// Sets `memory.max`; `None` lifts the limit.
+    pub fn limit(&self, bytes: Option<u64>) -> Result<()> {
+        let limit = bytes.map_or("max".into(), |bytes| bytes.to_string());
+        std::fs::write(self.0.join("memory.max"), limit).context("memory.max")
+    }
+
+    /// A value of `memory.stat` in bytes. The kernel brings it up to date every few seconds.
+    pub fn stat(&self, key: &str) -> Result<u64> {
+        self.value("memory.stat", key)
+    }
+
+    /// A value of `memory.events`.
+    pub fn events(&self, key: &str) -> Result<u64> {
+        self.value("memory.events", key)
+    }
+
+    fn value(&self, file: &str, key: &str) -> Result<u64> {
+        let text = std::fs::read_to_string(self.0.join(file)).context("reading a cgroup's file")?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        Ok(value
+            .with_context(|| format!("no {key} in {file}"))?
+            .parse()?)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
