@@ -22,6 +22,7 @@ mod kexec_refused;
 mod lifetime;
 mod memfd_accounting;
 mod memfd_charge;
+mod memfd_interrupt;
 mod listing;
 mod memfd_kexec;
 mod memfd_memory;
@@ -60,6 +61,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("lifetime", lifetime::TESTS),
     ("memfd_accounting", memfd_accounting::TESTS),
     ("memfd_charge", memfd_charge::TESTS),
+    ("memfd_interrupt", memfd_interrupt::TESTS),
     ("listing", listing::TESTS),
     ("memfd_kexec", memfd_kexec::TESTS),
     ("memfd_memory", memfd_memory::TESTS),

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! PRESERVE_FD of a large memfd takes long: meanwhile it can be ended by a fatal signal, and the workload goes on.
+
+use super::common::luo::{Device, Session};
+use super::common::memfd::{self, Mapping};
+use super::common::pages::PAGE;
+use super::common::{only_ours, refused};
+use crate::ctx::Ctx;
+use crate::process::{Child, Said};
+use crate::test::{Config, Test};
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+use nix::sys::wait::WaitStatus;
+use std::fs::File;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new("killed", CONFIG, &[killed]),
+    Test::new("killed_in_v2", CONFIG.params("memfd_v2=1"), &[killed]),
+    Test::new("faults_go_on", CONFIG, &[faults_go_on]),
+    Test::new(
+        "faults_go_on_in_v2",
+        CONFIG.params("memfd_v2=1"),
+        &[faults_go_on],
+    ),
+];
+
+const CONFIG: Config = Config::new().memory_mib(2048).timeout_s(600);
+const P: u64 = PAGE as u64;
+const SIZE: u64 = 768 << 20;
+/// Times are of a machine that does other things, too: one attempt of these must come out well.
+const ATTEMPTS: usize = 10;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A large file of which all but the last pages are filled, in an order that makes it long work: no two pages that
+/// follow each other in the file do so in memory.
+fn file(spare: u64) -> Result<File> {
+    let file = memfd::create(SIZE + spare * P)?;
+    let map = Mapping::new(&file, SIZE as usize)?;
+    let pages = SIZE as usize / PAGE;
+    const STRIDE: usize = 64;
+    for start in 0..STRIDE {
+        for page in (start..pages).step_by(STRIDE) {
+            map.write(page * PAGE, page as u8);
+        }
+    }
+    Ok(file)
+}
+
+/// How long PRESERVE_FD takes when nothing disturbs it.
+fn undisturbed(session: &Session, file: &File) -> Result<Duration> {
+    let start = Instant::now();
+    session.preserve(file, 0)?;
+    let took = start.elapsed();
+    session.unpreserve(0)?;
+    Ok(took)
+}
+
+fn killed(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it does not look for signals")?;
+    let file = file(1)?;
+    let session = Device::open()?.create_session("killed")?;
+    undisturbed(&session, &file)?;
+    let free = ctx.meminfo_kib("MemFree")?;
+    let whole = undisturbed(&session, &file)?;
+
+    let (mut interrupted, mut best) = (0, Duration::MAX);
+    for _ in 0..ATTEMPTS {
+        let took = kill_while_preserving(&session, &file)?;
+        let (_, files, _) = session.state()?;
+        if files == 1 {
+            // It was done before the signal came, which a busy machine can delay.
+            session.unpreserve(0)?;
+        } else {
+            interrupted += 1;
+            best = best.min(took);
+        }
+        nothing_is_left(ctx, &session, &file, free)?;
+    }
+    ensure!(interrupted > 0, "it was never interrupted");
+    ensure!(
+        best < whole / 3,
+        "it ends {best:?} after the signal, at best; all of it takes {whole:?}"
+    );
+    Ok(())
+}
+
+/// Kills a child in PRESERVE_FD. Returns how long it then took to end.
+fn kill_while_preserving(session: &Session, file: &File) -> Result<Duration> {
+    let mut child = Child::spawn(|pipe| {
+        let _ = writeln!(pipe, "begin");
+        let done = session.preserve(file, 0);
+        let _ = writeln!(pipe, "{done:?}");
+    })?;
+    match child.listen(PATIENCE)? {
+        Said::Line(line) if line == "begin" => {}
+        other => bail!("the child process: {other:?}"),
+    }
+    // A hole beyond the last page is punched without a trace, unless the mapping is frozen: then it has begun.
+    let deadline = Instant::now() + PATIENCE;
+    while memfd::punch(file, SIZE, P) != Err(Errno::EPERM) {
+        ensure!(Instant::now() < deadline, "it does not begin");
+        std::thread::yield_now();
+    }
+    let start = Instant::now();
+    let end = child.kill()?;
+    let took = start.elapsed();
+    ensure!(
+        matches!(end, WaitStatus::Signaled(..) | WaitStatus::Exited(..)),
+        "{end:?}"
+    );
+    Ok(took)
+}
+
+fn nothing_is_left(ctx: &Ctx, session: &Session, file: &File, free: u64) -> Result<()> {
+    ensure!(session.state()?.1 == 0, "the session has a file");
+    memfd::punch(file, SIZE, P).context("punching a file that is not preserved")?;
+    memfd::truncate(file, SIZE + 2 * P).context("growing it")?;
+    memfd::truncate(file, SIZE + P).context("shrinking it")?;
+    let mut now = 0;
+    ctx.wait_for("memory", PATIENCE, || {
+        now = ctx.meminfo_kib("MemFree").unwrap_or(0);
+        now + 2048 > free
+    })
+    .with_context(|| format!("{now} KiB are free, {free} were"))
+}
+
+/// While PRESERVE_FD runs, no page fault and no write waits for all of it.
+fn faults_go_on(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it holds the inode's lock")?;
+    /// Pages that are filled meanwhile: more than there is time for.
+    const SPARE: u64 = 64 << 10;
+    let file = file(SPARE)?;
+    let session = Device::open()?.create_session("faults")?;
+    let whole = undisturbed(&session, &file)?;
+    let mut best = f64::MAX;
+    for _ in 0..ATTEMPTS {
+        memfd::punch(&file, SIZE, SPARE * P)?;
+        let (took, longest, count) = longest_stall(&session, &file)?;
+        session.unpreserve(0)?;
+        if count > 10 {
+            best = best.min(longest.as_secs_f64() / took.as_secs_f64());
+        }
+    }
+    ensure!(
+        best < 0.25,
+        "a page fault or a write takes {best:.2} times as long as PRESERVE_FD, at best, which takes {whole:?}"
+    );
+    // Of all that was filled meanwhile, nothing is lost to the session: it is found by the second look.
+    session.preserve(&file, 0)?;
+    if let Err((errno, _)) = session.prepare() {
+        bail!("PREPARE: {errno:?}");
+    }
+    session.cancel()?;
+    refused("punching", memfd::punch(&file, SIZE, P), Errno::EPERM)
+}
+
+/// How long PRESERVE_FD took, and of the faults and writes meanwhile the longest, and their number.
+fn longest_stall(session: &Session, file: &File) -> Result<(Duration, Duration, usize)> {
+    let map = Mapping::new(file, file.metadata()?.len() as usize)?;
+    let (running, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let preserve = scope.spawn(|| {
+            running.store(true, Ordering::SeqCst);
+            let start = Instant::now();
+            let result = session.preserve(file, 0);
+            let took = start.elapsed();
+            done.store(true, Ordering::SeqCst);
+            result.map(|()| took)
+        });
+        while !running.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let (mut longest, mut count) = (Duration::ZERO, 0);
+        let (first, last) = (SIZE as usize / PAGE, file.metadata()?.len() as usize / PAGE);
+        for page in (first..last).cycle() {
+            if done.load(Ordering::SeqCst) {
+                break;
+            }
+            let start = Instant::now();
+            if page % 2 == 0 {
+                map.write(page * PAGE, 1);
+            } else {
+                memfd::write_at(file, (page * PAGE) as u64, &[1])?;
+            }
+            longest = longest.max(start.elapsed());
+            count += 1;
+        }
+        let took = preserve.join().expect("it does not panic")?;
+        Ok((took, longest, count))
+    })
+}
