@@ -89,6 +89,10 @@ pub const OPS: &[(&str, Op)] = &[
         "truncate inside a run and grow",
         Op::Truncate(&[200 * P + 123, 400 * P]),
     ),
+    (
+        "truncate at a page and grow",
+        Op::Truncate(&[511 * P, 512 * P, 700 * P]),
+    ),
     ("truncate in a hole", Op::Truncate(&[530 * P + 1, SIZE])),
     ("truncate by a byte", Op::Truncate(&[SIZE - 1, SIZE + 1])),
     ("truncate to nothing", Op::Truncate(&[0, 0, SIZE])),
