@@ -136,6 +136,11 @@ impl Ctx {
         });
     }
 
+    /// Shows a figure that this test found.
+    pub fn figure(&self, text: &str) {
+        report::send(&Event::Figure { text: text.into() });
+    }
+
     /// KHO's folder in debugfs.
     pub fn kho_debugfs(&self) -> PathBuf {
         Path::new("/sys/kernel/debug/kho").into()

@@ -56,6 +56,7 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
             Heard::Event(Event::Result { test, outcome, ms }, _) => {
                 session.result(&test, outcome, Duration::from_millis(ms))?;
             }
+            Heard::Event(Event::Figure { text }, _) => session.tally.figure(&text),
             Heard::Event(Event::Jump { .. }, _) => patience = BOOT,
             Heard::Event(Event::Note { text }, _) => break format!("the VM gave up: {text}"),
             Heard::Event(Event::Demo(_) | Event::Bench(_), _) => {}

@@ -59,6 +59,13 @@ impl Tally {
         }
     }
 
+    /// Prints a figure that a test found.
+    pub fn figure(&self, text: &str) {
+        // As in `add`.
+        let _counts = self.0.lock().expect("no one panics while printing");
+        println!("   {text}");
+    }
+
     /// The counts so far.
     pub fn counts(&self) -> Counts {
         *self.0.lock().expect("no one panics while printing")

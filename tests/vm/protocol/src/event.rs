@@ -55,6 +55,11 @@ pub enum Event {
         /// Stage of the next kernel.
         stage: usize,
     },
+    /// A figure that the running test found.
+    Figure {
+        /// The figure, and what it is of.
+        text: String,
+    },
     /// Something to show, belonging to no test.
     Note {
         /// The text.

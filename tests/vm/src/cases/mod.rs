@@ -8,6 +8,7 @@ mod client;
 mod common;
 mod concurrent;
 mod concurrent_incoming;
+mod cost;
 mod cross;
 mod device;
 mod direction;
@@ -47,6 +48,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("client", client::TESTS),
     ("concurrent", concurrent::TESTS),
     ("concurrent_incoming", concurrent_incoming::TESTS),
+    ("cost", cost::TESTS),
     ("cross", cross::TESTS),
     ("device", device::TESTS),
     ("direction", direction::TESTS),

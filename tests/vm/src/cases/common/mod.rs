@@ -163,6 +163,15 @@ impl Drop for FdLimit {
     }
 }
 
+/// Lets this process have so many files open.
+pub fn raise_fd_limit(files: u64) -> Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: files,
+        rlim_max: files.max(get_limit()?.rlim_max),
+    };
+    set_limit(&limit).context("RLIMIT_NOFILE")
+}
+
 fn get_limit() -> Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
