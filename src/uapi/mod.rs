@@ -85,6 +85,7 @@ impl Request {
     }
 
     /// The first `len` bytes of the structure in user memory.
+    #[inline(always)]
     fn user(&self, len: usize) -> UserSlice {
         UserSlice::new(UserPtr::from_addr(self.address), len)
     }
