@@ -208,7 +208,7 @@ fn handed_over(ctx: &mut Ctx) -> Result<()> {
         "a session and a file, handed over and not retrieved",
         before,
         after,
-        1200,
+        1600,
     )?;
     let device = Device::open()?;
     for i in 0..COUNT {
