@@ -157,6 +157,17 @@ impl Ctx {
             .with_context(|| format!("no {key} in /proc/meminfo"))
     }
 
+    /// Free memory in KiB, with the pages that each CPU has at hand: MemFree knows nothing of these, and they come and
+    /// go by megabytes.
+    pub fn free_kib(&self) -> Result<u64> {
+        let zones = std::fs::read_to_string("/proc/zoneinfo")?;
+        let counts = zones
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("count:"));
+        let at_hand: u64 = counts.filter_map(|n| n.trim().parse::<u64>().ok()).sum();
+        Ok(self.meminfo_kib("MemFree")? + at_hand * 4)
+    }
+
     /// Waits until `done` says so; an error when that takes longer than `timeout`.
     pub fn wait_for(
         &self,

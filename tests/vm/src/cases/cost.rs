@@ -34,13 +34,7 @@ const COUNT: u64 = 10_000;
 /// MemTotal is of no use: what the previous kernel preserved is no part of it until it is restored.
 fn free(ctx: &Ctx) -> Result<u64> {
     std::fs::write("/proc/sys/vm/drop_caches", "3")?;
-    // The pages that each CPU has at hand are not among those of MemFree.
-    let zones = std::fs::read_to_string("/proc/zoneinfo")?;
-    let counts = zones
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("count:"));
-    let at_hand: u64 = counts.filter_map(|n| n.trim().parse::<u64>().ok()).sum();
-    Ok(ctx.meminfo_kib("MemFree")? * 1024 + at_hand * PAGE as u64)
+    Ok(ctx.free_kib()? * 1024)
 }
 
 /// The same, when what was freed of late has come back: RCU and the workers take their time.

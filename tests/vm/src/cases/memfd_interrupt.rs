@@ -65,7 +65,7 @@ fn killed(ctx: &mut Ctx) -> Result<()> {
     let file = file(1)?;
     let session = Device::open()?.create_session("killed")?;
     undisturbed(&session, &file)?;
-    let free = ctx.meminfo_kib("MemFree")?;
+    let free = ctx.free_kib()?;
     let whole = undisturbed(&session, &file)?;
 
     let (mut interrupted, mut best) = (0, Duration::MAX);
@@ -123,7 +123,7 @@ fn nothing_is_left(ctx: &Ctx, session: &Session, file: &File, free: u64) -> Resu
     memfd::truncate(file, SIZE + P).context("shrinking it")?;
     let mut now = 0;
     ctx.wait_for("memory", PATIENCE, || {
-        now = ctx.meminfo_kib("MemFree").unwrap_or(0);
+        now = ctx.free_kib().unwrap_or(0);
         now + 2048 > free
     })
     .with_context(|| format!("{now} KiB are free, {free} were"))

@@ -352,9 +352,9 @@ fn check_large(ctx: &mut Ctx) -> Result<()> {
     // It is counted as what it is, and its memory comes back when it goes.
     let shmem = ctx.meminfo_kib("Shmem")?;
     ensure!(shmem >= LARGE >> 10, "only {shmem} KiB are shared memory");
-    let before = ctx.meminfo_kib("MemFree")?;
+    let before = ctx.free_kib()?;
     drop((session, file));
-    let after = ctx.meminfo_kib("MemFree")?;
+    let after = ctx.free_kib()?;
     let freed = after.saturating_sub(before);
     ensure!(
         freed > (LARGE >> 10) * 95 / 100,
