@@ -104,7 +104,7 @@ impl Batch {
 /// answer. Before the first "Switched to clocksource" its patience is measured in jiffies, which stand still meanwhile.
 /// If the other CPU has interrupts off too, because both are on their way into that switch's stop_machine(), neither
 /// ever goes on. On an idle machine the switch is over before the watchdog first waits, at 1.0 s; on a busy one, whose
-/// emulated kernels boot more slowly, one boot in fifty hung there.
+/// emulated kernels boot more slowly, one in some hundreds hung there.
 const ALWAYS: &str = "console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on";
 
 /// A kernel command line.

@@ -3,7 +3,7 @@
 //! Tells the VMs' kernels how fast their clock runs, so that none has to find out.
 //!
 //! A kernel measures its time stamp counter against the PIT in the first milliseconds of its boot. Where the emulator
-//! does not get the processor just then, the result is anything: on a busy machine one boot in ten had a clock that ran
+//! does not get the processor just then, the result is anything: on a busy machine one boot in six had a clock that ran
 //! 3 to 40 times too fast. Its timeouts were over before anything could happen. ACPI's was, for one: the disks had no
 //! interrupt then, and the VM hung.
 
