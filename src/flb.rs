@@ -21,9 +21,9 @@ use crate::{
 };
 use incoming::Incoming;
 use kernel::{
-    new_mutex,
     prelude::*,
-    sync::{Arc, Mutex},
+    str::CStr,
+    sync::{static_lock_class, Arc, LockClassKey, Mutex},
 };
 use outgoing::Outgoing;
 
@@ -131,12 +131,13 @@ impl<T: Flb> Registration<T> {
 
     /// As [`Self::new`], for no handler yet.
     pub(crate) fn with_owner(flb: T, owner: Owner) -> Result<Self> {
+        let (outgoing_class, incoming_class) = (LockClass::outgoing(), LockClass::incoming());
         let object = Arc::pin_init(
             try_pin_init!(Object {
                 flb,
                 owner,
-                outgoing <- new_mutex!(Outgoing::new()),
-                incoming <- new_mutex!(Incoming::new()),
+                outgoing <- Mutex::new(Outgoing::new(), outgoing_class.name, outgoing_class.key),
+                incoming <- Mutex::new(Incoming::new(), incoming_class.name, incoming_class.key),
             }),
             GFP_KERNEL,
         )?;
@@ -168,6 +169,32 @@ impl<T: Flb> Registration<T> {
     /// not, and with the error of [`Flb::retrieve`], which is final.
     pub fn incoming(&self) -> Result<IncomingRef<T>> {
         incoming::get(&self.0)
+    }
+}
+
+/// A class of locks, as lockdep knows it: by the addresses of both parts.
+struct LockClass {
+    name: &'static CStr,
+    key: Pin<&'static LockClassKey>,
+}
+
+/// These are not inlined: the compiler makes the code of [`Registration`] anew in each module that
+/// has FLBs, and there the name would be at another address.
+impl LockClass {
+    #[inline(never)]
+    fn outgoing() -> Self {
+        Self {
+            name: c"luo: outgoing FLB",
+            key: static_lock_class!(),
+        }
+    }
+
+    #[inline(never)]
+    fn incoming() -> Self {
+        Self {
+            name: c"luo: incoming FLB",
+            key: static_lock_class!(),
+        }
     }
 }
 
