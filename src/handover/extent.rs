@@ -102,14 +102,36 @@ impl Extent {
 }
 
 impl ExtentSer {
-    /// An extent, with which a range starts or does not. `None` for one that is too large.
-    pub(crate) fn new(extent: &Extent, starts_range: bool) -> Option<Self> {
-        let flags = u64::from(extent.order) | if starts_range { FLAG_RANGE } else { 0 };
+    /// An extent, with which no range starts. `None` for one that is too large.
+    pub(crate) fn new(extent: &Extent) -> Option<Self> {
         Some(Self {
-            pfn_flags: extent.pfn | flags << PFN_BITS,
+            pfn_flags: extent.pfn | u64::from(extent.order) << PFN_BITS,
             index: u32::try_from(extent.index).ok()?,
             nr_pages: u32::try_from(extent.nr_pages).ok()?,
         })
+    }
+
+    /// The same, with which a range starts or does not.
+    pub(crate) fn starting_range(self, starts: bool) -> Self {
+        let flag = FLAG_RANGE << PFN_BITS;
+        let pfn_flags = self.pfn_flags & !flag | if starts { flag } else { 0 };
+        Self { pfn_flags, ..self }
+    }
+
+    /// The first page frame number.
+    pub(crate) fn pfn(&self) -> u64 {
+        self.pfn_flags & ((1 << PFN_BITS) - 1)
+    }
+
+    /// Makes `next` a part of this, as [`Extent::merge`] does.
+    #[inline]
+    pub(crate) fn merge(&mut self, next: &Extent) -> bool {
+        let mut extent = self.extent();
+        let merged = extent.merge(next);
+        if merged {
+            self.nr_pages = extent.nr_pages as u32;
+        }
+        merged
     }
 
     /// Whether a range starts with this extent.
@@ -125,7 +147,7 @@ impl ExtentSer {
     /// The extent as it was written, unchecked: for who wrote it.
     pub(crate) fn extent(&self) -> Extent {
         Extent {
-            pfn: self.pfn_flags & ((1 << PFN_BITS) - 1),
+            pfn: self.pfn(),
             index: self.index.into(),
             nr_pages: self.nr_pages.into(),
             order: (self.flags() & FLAGS_ORDER) as u32,

@@ -5,7 +5,7 @@
 use super::PreservedPage;
 use crate::handover::{
     vmalloc::{Chunk, VmallocSer, CHUNK_CAPACITY},
-    Page, PAGE_SIZE,
+    PAGE_SIZE,
 };
 use core::{marker::PhantomData, mem::size_of};
 use kernel::prelude::*;
@@ -107,14 +107,19 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
         page.0.get_mut(start..start + size_of::<T>())
     }
 
-    /// Iterates over copies of the entries from number `start` on, in order.
-    pub(crate) fn iter_from(&self, start: usize) -> impl Iterator<Item = T> + '_ {
-        let per_page = Self::PER_PAGE;
-        (start..self.len).filter_map(move |i| {
-            let page: &Page = self.pages.get(i / per_page)?;
-            let start = i % per_page * size_of::<T>();
-            T::read_from_bytes(page.0.get(start..start + size_of::<T>())?).ok()
-        })
+    /// Iterates over the entries from number `start` on, in order.
+    pub(crate) fn iter_from(&self, start: usize) -> impl Iterator<Item = &T> {
+        let first = start / Self::PER_PAGE;
+        let before = first * Self::PER_PAGE;
+        self.pages
+            .iter()
+            .skip(first)
+            .flat_map(|page| {
+                let entries = <[T]>::ref_from_prefix_with_elems(&page.0, Self::PER_PAGE);
+                entries.map_or(&[][..], |(entries, _)| entries)
+            })
+            .take(self.len - before.min(self.len))
+            .skip(start - before)
     }
 
     /// Describes the array to the next kernel.

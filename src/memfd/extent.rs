@@ -14,7 +14,10 @@ use crate::{
     },
     kho::{PreservedArray, PreservedPage},
 };
-use core::{mem::size_of, ops::Range};
+use core::{
+    mem::{replace, size_of},
+    ops::Range,
+};
 use kernel::{bindings, error::to_result, prelude::*};
 
 /// The entries as the next kernel finds them: behind the description in its page, and the rest in an
@@ -66,12 +69,13 @@ impl Entries {
         self.in_head = self.in_head.min(len);
     }
 
-    /// Iterates over copies of the entries from number `start` on, in order.
-    fn iter_from(&self, start: usize) -> impl Iterator<Item = ExtentSer> + '_ {
-        let in_head = (start..self.in_head)
-            .filter_map(|i| ExtentSer::read_from_bytes(self.head.0.get(Self::slot(i))?).ok());
+    /// Iterates over the entries from number `start` on, in order.
+    fn iter_from(&self, start: usize) -> impl Iterator<Item = &ExtentSer> {
+        let head = self.head.0.get(size_of::<MemfdSer>()..).unwrap_or(&[]);
+        let head = <[ExtentSer]>::ref_from_prefix_with_elems(head, self.in_head);
+        let in_head = head.map_or(&[][..], |(entries, _)| entries);
         let rest = self.rest.iter_from(start.saturating_sub(self.in_head));
-        Iterator::chain(in_head, rest)
+        Iterator::chain(in_head.iter().skip(start), rest)
     }
 }
 
@@ -80,20 +84,20 @@ impl Entries {
 /// # Invariants
 ///
 /// This owns a pin of each folio in the extents.
-struct PinnedExtents(KVVec<Extent>);
+struct PinnedExtents(KVVec<ExtentSer>);
 
 impl PinnedExtents {
-    /// Takes all extents out, whose pins the caller has taken over.
-    fn forget(&mut self) {
+    /// Ends this, whose pins the caller has taken over.
+    fn forget(mut self) {
         self.0.clear();
     }
 }
 
 impl Drop for PinnedExtents {
     fn drop(&mut self) {
-        for extent in self.0.iter() {
+        for entry in self.0.iter() {
             // SAFETY: By the type invariant this owns the pins.
-            unsafe { unpin(extent) };
+            unsafe { unpin(&entry.extent()) };
         }
     }
 }
@@ -139,19 +143,18 @@ impl PreservedExtents {
 
     /// Writes entries for what was added, in the order of memory. Returns their number of pages.
     fn list_added(&mut self) -> Result<u64> {
-        let extents = &mut self.added.0;
-        sort_by_frame(extents)?;
+        sort::by_key(&mut self.added.0, ExtentSer::pfn)?;
         let mut nr_pages = 0;
         let mut before: Option<Extent> = None;
-        for (i, extent) in extents.iter().enumerate() {
+        for (i, entry) in self.added.0.iter().enumerate() {
             if i % PinnedBatch::MAX == 0 {
                 shmem::yield_cpu()?;
             }
-            let starts_range = !before.is_some_and(|before| before.adjoins(extent));
-            let entry = ExtentSer::new(extent, starts_range).ok_or(EFBIG)?;
-            self.entries.push(&entry)?;
+            let extent = entry.extent();
+            let adjoins = before.is_some_and(|before| before.adjoins(&extent));
+            self.entries.push(&entry.starting_range(!adjoins))?;
             nr_pages += extent.nr_pages;
-            before = Some(*extent);
+            before = Some(extent);
         }
         Ok(nr_pages)
     }
@@ -181,7 +184,8 @@ impl Encoding for PreservedExtents {
             None => false,
         };
         if !merged {
-            self.added.0.push(extent, GFP_KERNEL_ACCOUNT)?;
+            let entry = ExtentSer::new(&extent).ok_or(EFBIG)?;
+            self.added.0.push(entry, GFP_KERNEL_ACCOUNT)?;
         }
         // INVARIANT: The extent has taken over the pin.
         folio.forget();
@@ -195,7 +199,7 @@ impl Encoding for PreservedExtents {
         match preserved {
             Ok(nr_pages) => {
                 // INVARIANT: The entries have taken over the pins, and their ranges are preserved.
-                self.added.forget();
+                replace(&mut self.added, PinnedExtents(KVVec::new())).forget();
                 self.nr_pages += nr_pages;
                 Ok(())
             }
@@ -233,17 +237,6 @@ impl Drop for PreservedExtents {
             unsafe { unpin(&entry.extent()) };
         }
     }
-}
-
-/// Sorts extents by where they are in memory.
-fn sort_by_frame(extents: &mut [Extent]) -> Result {
-    if extents.is_sorted_by_key(|extent| extent.pfn) {
-        return Ok(());
-    }
-    let mut counters = KBox::new([0; sort::NR_COUNTERS], GFP_KERNEL)?;
-    let mut scratch = KVVec::new();
-    scratch.extend_from_slice(extents, GFP_KERNEL)?;
-    sort::sort(extents, &mut scratch, &mut counters, shmem::yield_cpu)
 }
 
 /// The ranges of page frames that the entries from number `start` on make, the first of which starts

@@ -12,6 +12,7 @@
 mod extent;
 mod folio;
 mod new_memfd;
+mod radix;
 mod restore;
 mod scan;
 mod shmem;

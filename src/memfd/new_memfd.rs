@@ -2,7 +2,7 @@
 
 //! A memfd that is being filled with pages of the previous kernel.
 
-use super::{restore::Refusal, shmem::inode};
+use super::{restore::Refusal, shmem::inode, sort};
 use crate::{
     handover::{extent::Extent, memfd::MemfdSer, Malformed, PAGE_SIZE},
     kho::preserved_order,
@@ -130,18 +130,19 @@ impl RestoredExtent {
 /// # Invariants
 ///
 /// As for [`RestoredExtent`], for each of them.
-pub(super) struct Runs(KVec<bindings::shmem_preserved_run>);
+pub(super) struct Runs(KVVec<bindings::shmem_preserved_run>);
 
 impl Runs {
-    /// How many there are at a time.
-    const MAX: usize = 128;
+    /// How many there are at a time: enough that neighbours in the file meet here, few enough that
+    /// sorting them takes a few MiB.
+    const MAX: usize = 1 << 17;
 
-    /// Room for as many as there are at a time.
-    pub(super) fn new() -> Result<Self> {
-        Ok(Self(KVec::with_capacity(Self::MAX, GFP_KERNEL)?))
+    /// No extents.
+    pub(super) const fn new() -> Self {
+        Self(KVVec::new())
     }
 
-    /// Whether there is no room for another one.
+    /// Whether it is time to [add](NewMemfd::add) them.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= Self::MAX
     }
@@ -216,6 +217,9 @@ impl NewMemfd {
     ///
     /// Context: may sleep.
     pub(super) fn add(&self, runs: &mut Runs) -> Result {
+        // They came in the order of memory. In that of the file it takes a fraction of the time, but
+        // any will do: without memory to sort them, and for a task that is killed, too.
+        let _ = sort::by_key(&mut runs.0, |run| run.index as u64);
         // SAFETY: By their invariants the pages are ours, with valid data, and the file is nobody
         // else's. A large folio's index is aligned.
         to_result(unsafe {

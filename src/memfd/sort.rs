@@ -1,78 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sorting extents by where they are in memory.
-//!
-//! A guest that touched its memory in random order has an extent for each page: millions of them.
-//! `core`'s sort recurses with more stack than a kernel thread has, and `lib/sort.c` takes twenty
-//! comparisons an extent. Frames are small numbers, so a few passes over them do.
-//!
-//! Pure: `core` only, also compiled and tested on the host.
+//! Sorting what a memfd has millions of.
 
-use crate::handover::extent::Extent;
-use core::mem::swap;
+use super::{radix, shmem};
+use kernel::prelude::*;
 
-/// Bits of a frame number that one pass looks at.
-const BITS: u32 = 11;
-
-/// How many counters [`sort`] needs.
-pub(crate) const NR_COUNTERS: usize = 1 << BITS;
-
-/// Sorts `extents` by their first frame, with `scratch` of the same length. `between` is called before
-/// each pass; its error ends the sort, with the extents in any order.
+/// Sorts `items` by `key`, which is quick where they are sorted already. On failure they are in any
+/// order: `ENOMEM`, as it takes as much memory again, or `EINTR` when the task was killed.
 ///
-/// A radix sort from the least significant digit on (Knuth, TAOCP 3, 5.2.5), which leaves out the
-/// digits that all frames have in common.
-pub(crate) fn sort<E>(
-    extents: &mut [Extent],
-    scratch: &mut [Extent],
-    counters: &mut [u32; NR_COUNTERS],
-    mut between: impl FnMut() -> Result<(), E>,
-) -> Result<(), E> {
-    let low = extents.iter().map(|extent| extent.pfn).min().unwrap_or(0);
-    let high = extents.iter().map(|extent| extent.pfn).max().unwrap_or(0);
-    let nr_bits = u64::BITS - (high - low).leading_zeros();
-    let (mut from, mut to) = (extents, scratch);
-    let mut nr_passes = 0;
-    for shift in (0..nr_bits).step_by(BITS as usize) {
-        between()?;
-        pass(from, to, counters, |extent| {
-            ((extent.pfn - low) >> shift) as usize % NR_COUNTERS
-        });
-        swap(&mut from, &mut to);
-        nr_passes += 1;
+/// Context: may sleep, and yields the CPU.
+pub(super) fn by_key<T: Copy>(items: &mut [T], key: impl Fn(&T) -> u64) -> Result {
+    if items.is_sorted_by_key(&key) {
+        return Ok(());
     }
-    if nr_passes % 2 == 1 {
-        // The sorted ones are in what was the scratch.
-        to.copy_from_slice(from);
-    }
-    Ok(())
-}
-
-/// Copies `from` to `to` in the order of `digit`; those with equal digits stay in order.
-fn pass(
-    from: &[Extent],
-    to: &mut [Extent],
-    counters: &mut [u32; NR_COUNTERS],
-    digit: impl Fn(&Extent) -> usize,
-) {
-    counters.fill(0);
-    for extent in from {
-        if let Some(counter) = counters.get_mut(digit(extent)) {
-            *counter += 1;
-        }
-    }
-    // From how many there are to where the first one goes.
-    let mut place = 0;
-    for counter in counters.iter_mut() {
-        place += core::mem::replace(counter, place);
-    }
-    for extent in from {
-        let Some(counter) = counters.get_mut(digit(extent)) else {
-            continue;
-        };
-        if let Some(slot) = to.get_mut(*counter as usize) {
-            *slot = *extent;
-        }
-        *counter += 1;
-    }
+    let mut counters = KBox::new([0; radix::NR_COUNTERS], GFP_KERNEL)?;
+    let mut scratch = KVVec::new();
+    scratch.extend_from_slice(items, GFP_KERNEL)?;
+    radix::sort(items, &mut scratch, &mut counters, key, shmem::yield_cpu)
 }

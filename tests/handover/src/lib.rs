@@ -24,8 +24,8 @@ mod handover;
 
 #[allow(dead_code)]
 #[rustfmt::skip]
-#[path = "../../../src/memfd/sort.rs"]
-mod sort;
+#[path = "../../../src/memfd/radix.rs"]
+mod radix;
 
 pub mod memory;
 pub mod reader;

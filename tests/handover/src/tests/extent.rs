@@ -40,21 +40,25 @@ const BORDER: Malformed = Malformed::Field("extent range");
 
 #[test]
 fn layout() {
-    let entry = ExtentSer::new(&run(0x12345, 7, 9), true).unwrap();
+    let entry = ExtentSer::new(&run(0x12345, 7, 9))
+        .unwrap()
+        .starting_range(true);
     assert_bytes(
         &entry,
         &[
             0x45, 0x23, 0x01, 0, 0, 0, 0x00, 0x01, 7, 0, 0, 0, 9, 0, 0, 0,
         ],
     );
-    let huge = ExtentSer::new(&Extent::folio(0x200, 0x400, 9), true).unwrap();
+    let huge = ExtentSer::new(&Extent::folio(0x200, 0x400, 9))
+        .unwrap()
+        .starting_range(true);
     assert_bytes(
         &huge,
         &[0, 2, 0, 0, 0, 0, 0x90, 0x01, 0, 4, 0, 0, 0, 2, 0, 0],
     );
     assert_eq!(huge.extent(), Extent::folio(0x200, 0x400, 9));
-    assert!(ExtentSer::new(&run(1, 1 << 32, 1), true).is_none());
-    assert!(ExtentSer::new(&run(1, 0, 1 << 32), true).is_none());
+    assert!(ExtentSer::new(&run(1, 1 << 32, 1)).is_none());
+    assert!(ExtentSer::new(&run(1, 0, 1 << 32)).is_none());
 }
 
 #[test]
@@ -232,7 +236,7 @@ proptest! {
                 let end = end.map_or(extents.last().unwrap().end_pfn(), |pair| pair[0].end_pfn());
                 wanted.extend(keys(extent.pfn, end));
             }
-            let entry = ExtentSer::new(extent, starts_range).unwrap();
+            let entry = ExtentSer::new(extent).unwrap().starting_range(starts_range);
             let got = check.next(&entry);
             prop_assert_eq!(got, Ok((*extent, starts_range)));
             checked.push((*extent, starts_range));

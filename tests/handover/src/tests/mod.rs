@@ -11,8 +11,8 @@ mod folio;
 mod layout;
 mod luo;
 mod memfd;
+mod radix;
 mod random_page;
-mod sort;
 mod stress;
 mod whole;
 

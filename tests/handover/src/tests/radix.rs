@@ -4,7 +4,7 @@
 
 use crate::{
     handover::extent::Extent,
-    sort::{sort, NR_COUNTERS},
+    radix::{sort, NR_COUNTERS},
 };
 use proptest::prelude::*;
 
@@ -21,7 +21,13 @@ fn sorted(mut extents: Vec<Extent>) -> Vec<Extent> {
     let mut scratch = extents.clone();
     // What was left in the counters does not matter.
     let mut counters = [7; NR_COUNTERS];
-    let done: Result<(), ()> = sort(&mut extents, &mut scratch, &mut counters, || Ok(()));
+    let done: Result<(), ()> = sort(
+        &mut extents,
+        &mut scratch,
+        &mut counters,
+        |extent| extent.pfn,
+        || Ok(()),
+    );
     done.unwrap();
     extents
 }
@@ -65,14 +71,20 @@ fn ends_when_told_to() {
     let mut extents = vec![extent(1 << 40, 0), extent(1, 1)];
     let mut scratch = extents.clone();
     let mut left = 2;
-    let done = sort(&mut extents, &mut scratch, &mut [0; NR_COUNTERS], || {
-        left -= 1;
-        if left == 0 {
-            Err("killed")
-        } else {
-            Ok(())
-        }
-    });
+    let done = sort(
+        &mut extents,
+        &mut scratch,
+        &mut [0; NR_COUNTERS],
+        |extent| extent.pfn,
+        || {
+            left -= 1;
+            if left == 0 {
+                Err("killed")
+            } else {
+                Ok(())
+            }
+        },
+    );
     assert_eq!(done, Err("killed"));
 }
 
