@@ -7,7 +7,7 @@
 
 use kernel::{
     prelude::*,
-    rbtree::{RBTree, RBTreeNode, RBTreeNodeReservation},
+    rbtree::{Entry, RBTree, RBTreeNode, RBTreeNodeReservation},
 };
 
 /// Values in the order of insertion, with an index by key.
@@ -64,11 +64,11 @@ impl<K: Ord + Copy, V> OrderedMap<K, V> {
 
     /// Puts a value behind all others. Gives it back if there is one for `key` already.
     pub(crate) fn push(&mut self, slot: Slot<K, V>, key: K, value: V) -> Result<(), V> {
-        if self.contains(&key) {
+        let Entry::Vacant(place) = self.places.entry(key) else {
             return Err(value);
-        }
+        };
         // INVARIANT: The place is larger than all others, and enters both trees.
-        self.places.insert(slot.place.into_node(key, self.next));
+        place.insert(self.next, slot.place);
         let node: RBTreeNode<_, _> = slot.value.into_node(self.next, (key, value));
         self.values.insert(node);
         self.next = self.next.wrapping_add(1);

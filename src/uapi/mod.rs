@@ -73,14 +73,13 @@ impl Request {
         } else if !numbers.contains(cmd) {
             return Err(EINVAL);
         }
-        let mut size = [0; size_of::<u32>()];
-        UserSlice::new(UserPtr::from_addr(arg), size.len())
+        let user_size: u32 = UserSlice::new(UserPtr::from_addr(arg), size_of::<u32>())
             .reader()
-            .read_slice(&mut size)?;
+            .read()?;
         Ok(Self {
             cmd,
             address: arg,
-            user_size: u32::from_ne_bytes(size) as usize,
+            user_size: user_size as usize,
         })
     }
 
