@@ -42,6 +42,15 @@ const EXTENSIONS: Range = Range {
 /// Name and version, for GET_INFO.
 const IMPLEMENTATION: &str = "luo.ko 0.1";
 
+/// What the build adds to the version: `make LUO_EXTRAVERSION=`.
+const EXTRAVERSION: &str = match option_env!("LUO_EXTRAVERSION") {
+    Some(extra) => extra,
+    None => "",
+};
+
+// With the zero at the end.
+const _: () = assert!(IMPLEMENTATION.len() + EXTRAVERSION.len() < 32);
+
 /// All sessions.
 #[derive(Clone)]
 pub(crate) struct Sessions {
@@ -178,7 +187,8 @@ impl Device {
         arg.features = 0;
         arg.liveupdate_num = self.sessions.liveupdate_num;
         arg.implementation = [0; 32];
-        for (to, from) in arg.implementation.iter_mut().zip(IMPLEMENTATION.bytes()) {
+        let implementation = Iterator::chain(IMPLEMENTATION.bytes(), EXTRAVERSION.bytes());
+        for (to, from) in arg.implementation.iter_mut().zip(implementation) {
             *to = from;
         }
         arg.memfd_format = *memfd::Format::chosen().compatible().as_array();

@@ -32,6 +32,9 @@ void luo_trace_step(unsigned int step, const char *session, u64 token,
 		trace_luo_retrieve(session, token, duration_ns, error);
 		break;
 	case 6:
+		trace_luo_can_finish(session, token, duration_ns, error);
+		break;
+	case 7:
 		trace_luo_finish(session, token, duration_ns, error);
 		break;
 	}

@@ -42,6 +42,7 @@ LUO_STEP(prepare);
 LUO_STEP(freeze);
 LUO_STEP(unfreeze);
 LUO_STEP(retrieve);
+LUO_STEP(can_finish);
 LUO_STEP(finish);
 
 #endif

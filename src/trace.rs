@@ -19,7 +19,8 @@ pub(crate) enum Step {
     Freeze = 3,
     Unfreeze = 4,
     Retrieve = 5,
-    Finish = 6,
+    CanFinish = 6,
+    Finish = 7,
 }
 
 extern "C" {

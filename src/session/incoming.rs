@@ -152,7 +152,8 @@ impl IncomingSession {
     fn finish(&self) -> Result {
         let mut inner = self.lock();
         let ready = inner.files.iter_mut().try_for_each(|(token, file)| {
-            file.can_finish().inspect_err(|err| {
+            let ready = trace::step(Step::CanFinish, &self.name, token, || file.can_finish());
+            ready.inspect_err(|err| {
                 warn_limited!(
                     "session {:?}: token {:#x} of type {:?} is not ready to be finished: {:?}\n",
                     self.name,

@@ -13,6 +13,7 @@ const MOUNTS: &[(&str, &str)] = &[
     ("tmpfs", "/tmp"),
     ("tmpfs", "/run"),
     ("debugfs", "/sys/kernel/debug"),
+    ("tracefs", "/sys/kernel/tracing"),
     ("cgroup2", "/sys/fs/cgroup"),
 ];
 
