@@ -19,11 +19,12 @@ HARNESS = $(CARGO) run --quiet --release $(WORKSPACE) -p harness --
 MODULE_RS = src/luo.rs $(shell find samples tests/modules -name '*.rs' 2>/dev/null)
 
 # Only what runs a virtual machine wants QEMU.
-VM_GOALS := demo check check-vm bench
+VM_GOALS := demo check check-vm check-debug check-intree check-variant bench
 SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
 .PHONY: all module samples tools setup kernel paths data demo bench bench-again check check-host check-vm \
+	check-debug check-intree check-variant \
 	clippy fmt fmt-check docs clean distclean clean-cache help
 
 all: module tools
@@ -74,13 +75,27 @@ bench-again: module
 # ---- Checking ----------------------------------------------------------------
 
 check: module
-	@$(PATHS) .ci/check setup host vm
+	@$(PATHS) LUO_OUTPUT=$(BUILD)/check .ci/check setup host vm
 
 check-host:
 	@.ci/check setup host
 
 check-vm: module
-	@$(PATHS) .ci/check vm
+	@$(PATHS) LUO_OUTPUT=$(BUILD)/check .ci/check vm
+
+# The same on a kernel that looks for faults: see tools/kernel/debug.config. What
+# things cost in memory there tells nothing.
+check-debug:
+	@VARIANT=debug LUO_SKIP=cost:: $(MAKE) --no-print-directory BUILD=$(BUILD)/debug check-vm
+
+# This tree inside a kernel's, as a module beside the orchestrator in C, and built
+# in as the only one: the tests that go through kexec.
+check-intree:
+	@.ci/check intree-module intree-builtin
+
+# For .ci/check: the tests that LUO_CHECK chooses, on the kernel of VARIANT.
+check-variant: setup
+	@$(PATHS) LUO_OUTPUT=$(BUILD)/check $(HARNESS) check $(LUO_CHECK)
 
 # In a folder of its own: an object that clippy made is not one to load.
 clippy: setup
@@ -122,6 +137,8 @@ help:
 	@echo 'make             luo.ko and the user-space tools'
 	@echo 'make demo        live-update a virtual machine under real data (DATA=<file or folder>)'
 	@echo 'make check       every test (FILTER=<part of a name>); check-host, check-vm: some'
+	@echo 'make check-debug the tests in VMs on a kernel with lockdep and more of that kind'
+	@echo 'make check-intree the tests that go through kexec, with this tree inside of a kernel'"'"'s'
 	@echo 'make bench       measure against the orchestrator in C, in half an hour (QUICK=1: a few minutes,'
 	@echo '                 FILTER=<part of a name>, PROFILE=1: where the time goes); bench-again: only print'
 	@echo 'make samples     the handlers in samples/, as modules on top of luo.ko'

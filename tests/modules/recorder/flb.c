@@ -85,14 +85,22 @@ static struct liveupdate_flb flbs[NR_FLBS] = {
 	{ .ops = &ops, .compatible = "luo-recorder-y-v1" },
 };
 
-/* A side of FLB x: how it is taken, and given back. */
+/* A side of an FLB: how it is taken, and given back. */
 struct side {
+	struct liveupdate_flb *flb;
 	int (*get)(struct liveupdate_flb *flb, void **objp);
 	void (*put)(struct liveupdate_flb *flb);
 };
 
-static const struct side incoming = { liveupdate_flb_get_incoming, liveupdate_flb_put_incoming };
-static const struct side outgoing = { liveupdate_flb_get_outgoing, liveupdate_flb_put_outgoing };
+static const struct side incoming_x = {
+	&flbs[0], liveupdate_flb_get_incoming, liveupdate_flb_put_incoming
+};
+static const struct side incoming_y = {
+	&flbs[1], liveupdate_flb_get_incoming, liveupdate_flb_put_incoming
+};
+static const struct side outgoing_x = {
+	&flbs[0], liveupdate_flb_get_outgoing, liveupdate_flb_put_outgoing
+};
 
 static ssize_t value_read(struct file *file, char __user *to, size_t size, loff_t *pos)
 {
@@ -101,13 +109,13 @@ static ssize_t value_read(struct file *file, char __user *to, size_t size, loff_
 	char line[24];
 	void *obj;
 	int len;
-	int err = side->get(&flbs[0], &obj);
+	int err = side->get(side->flb, &obj);
 
 	if (err)
 		return err;
 	page = obj;
 	len = scnprintf(line, sizeof(line), "%llu\n", page->id);
-	side->put(&flbs[0]);
+	side->put(side->flb);
 	return simple_read_from_buffer(to, size, pos, line, len);
 }
 
@@ -121,10 +129,10 @@ static ssize_t value_write(struct file *file, const char __user *from, size_t si
 	if (err)
 		return err;
 	if (!take) {
-		side->put(&flbs[0]);
+		side->put(side->flb);
 		return size;
 	}
-	err = side->get(&flbs[0], &obj);
+	err = side->get(side->flb, &obj);
 	return err ?: size;
 }
 
@@ -177,8 +185,9 @@ int rec_flbs_init(struct dentry *dir)
 	if (err)
 		return err;
 	debugfs_create_file("linked", 0200, dir, NULL, &linked_fops);
-	debugfs_create_file("incoming", 0600, dir, (void *)&incoming, &value_fops);
-	debugfs_create_file("outgoing", 0600, dir, (void *)&outgoing, &value_fops);
+	debugfs_create_file("incoming", 0600, dir, (void *)&incoming_x, &value_fops);
+	debugfs_create_file("incoming-y", 0600, dir, (void *)&incoming_y, &value_fops);
+	debugfs_create_file("outgoing", 0600, dir, (void *)&outgoing_x, &value_fops);
 	return 0;
 }
 

@@ -39,7 +39,6 @@ void rec_log(const char *fmt, ...)
 	va_end(args);
 	mutex_unlock(&lock);
 }
-EXPORT_SYMBOL_GPL(rec_log);
 
 int rec_fails(const char *callback)
 {
@@ -57,7 +56,6 @@ int rec_fails(const char *callback)
 		err = -EINTR;
 	return err;
 }
-EXPORT_SYMBOL_GPL(rec_fails);
 
 static ssize_t log_read(struct file *file, char __user *to, size_t size, loff_t *pos)
 {
@@ -124,3 +122,9 @@ void rec_log_exit(void)
 {
 	vfree(text);
 }
+
+/* For the recorder in Rust, which is on top of the module only. */
+#ifdef MODULE
+EXPORT_SYMBOL_GPL(rec_log);
+EXPORT_SYMBOL_GPL(rec_fails);
+#endif

@@ -48,6 +48,7 @@ pub struct Config {
     cmdline: &'static str,
     zram_mib: u32,
     orchestrators: &'static [Orchestrator],
+    recorder: bool,
     params: &'static str,
     timeout_s: u32,
     allow_log: &'static [&'static str],
@@ -68,6 +69,7 @@ impl Config {
             cmdline: "",
             zram_mib: 0,
             orchestrators: &[Orchestrator::Default],
+            recorder: false,
             params: "",
             // A kernel takes seconds, but not on a busy machine that emulates it.
             timeout_s: 240,
@@ -103,6 +105,14 @@ impl Config {
         }
     }
 
+    /// A kernel that has the recorder built in, which the orchestrator in C can use: only `make check-intree` has one.
+    pub const fn with_recorder(self) -> Self {
+        Self {
+            recorder: true,
+            ..self
+        }
+    }
+
     /// Parameters for `luo.ko`, e.g. `memfd_v2=1`.
     pub const fn params(self, params: &'static str) -> Self {
         Self { params, ..self }
@@ -130,6 +140,7 @@ impl Config {
             cmdline: self.cmdline.into(),
             zram_mib: self.zram_mib,
             orchestrators: self.orchestrators.to_vec(),
+            recorder: self.recorder,
             params: self.params.into(),
             timeout_s: self.timeout_s,
             allow_log: self.allow_log.iter().map(|&s| s.into()).collect(),

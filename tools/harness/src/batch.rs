@@ -61,12 +61,15 @@ pub fn batches(tests: &[TestInfo]) -> Vec<Batch> {
 impl Batch {
     /// What the VM is told.
     pub fn plan(&self, default: Orchestrator, seed: u64, accel: Accel) -> Plan {
-        // The test's own words have the last say.
-        let extra = format!("{} {}", clock::words(accel), self.config.cmdline);
+        let clock = clock::words(accel);
         let stages = (0..self.stages).map(|index| {
             let orchestrator = self.orchestrator(index, default);
             Stage {
-                cmdline: cmdline(orchestrator, extra.trim()),
+                // The test's own words have the last say.
+                cmdline: cmdline(
+                    orchestrator,
+                    format!("{clock} {}", words(orchestrator, &self.config)).trim(),
+                ),
                 orchestrator,
             }
         });
@@ -120,6 +123,18 @@ pub fn cmdline(orchestrator: Orchestrator, extra: &str) -> String {
     line
 }
 
+/// The words that the tests want on it: what is built in has its parameters from there, too.
+fn words(orchestrator: Orchestrator, config: &VmConfig) -> String {
+    let mut words = config.cmdline.clone();
+    if orchestrator == Orchestrator::BuiltIn {
+        for param in config.params.split_whitespace() {
+            words.push_str(" luo.");
+            words.push_str(param);
+        }
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +146,7 @@ mod tests {
             cmdline: cmdline.into(),
             zram_mib: 0,
             orchestrators: vec![Orchestrator::C, Orchestrator::Default],
+            recorder: false,
             params: String::new(),
             timeout_s,
             allow_log: vec![],
@@ -173,5 +189,14 @@ mod tests {
         );
         assert!(batch.needs_module(Orchestrator::Rust));
         assert!(!batch.needs_module(Orchestrator::C));
+    }
+
+    #[test]
+    fn what_is_built_in_has_its_parameters_from_the_command_line() {
+        let mut config = test("a::1", 1, "quiet", 5).config;
+        config.params = "memfd_v2=1 x=2".into();
+        let built_in = words(Orchestrator::BuiltIn, &config);
+        assert_eq!(built_in, "quiet luo.memfd_v2=1 luo.x=2");
+        assert_eq!(words(Orchestrator::Rust, &config), "quiet");
     }
 }

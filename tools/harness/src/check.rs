@@ -23,10 +23,18 @@ use std::time::Duration;
 pub struct Options {
     /// Only tests whose name contains this.
     pub filter: Option<String>,
+    /// No tests whose name contains this.
+    pub skip: Option<String>,
+    /// Only tests of several kernels.
+    pub kexec: bool,
+    /// Whether the kernel has the recorder built in.
+    pub recorder: bool,
     /// So many VMs at a time.
     pub jobs: usize,
     /// The orchestrator that tests run against unless they say otherwise.
     pub orchestrator: Orchestrator,
+    /// Folder of the logs, and of what is built for the tests.
+    pub output: PathBuf,
     /// Where what is random in the tests begins.
     pub seed: u64,
     /// What executes the VMs.
@@ -48,8 +56,8 @@ struct Run<'a> {
 /// Runs the tests and gives the sum.
 pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts> {
     let tally = Tally::default();
-    let tests = selected(guest.tests()?, options.filter.as_deref());
-    let logs = inputs.repo.join("build/check");
+    let tests = selected(guest.tests()?, options);
+    let logs = options.output.clone();
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
     let selftests = selftests::build(inputs, &logs.join("selftests"))?;
     let modules = modules::build(inputs, &logs.join("modules"))?;
@@ -69,8 +77,22 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
     Ok(tally.counts())
 }
 
-fn selected(tests: Vec<TestInfo>, filter: Option<&str>) -> Vec<TestInfo> {
-    let wanted = |test: &TestInfo| filter.is_none_or(|filter| test.name.contains(filter));
+fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
+    let wanted = |test: &TestInfo| {
+        let named = |part: &Option<String>| part.as_ref().map(|part| test.name.contains(part));
+        let can = match options.orchestrator {
+            // There is no other in that kernel, and no module to insert.
+            Orchestrator::BuiltIn => {
+                let mut wishes = test.config.orchestrators.iter();
+                wishes.all(|wish| *wish == Orchestrator::Default)
+            }
+            _ => true,
+        };
+        can && named(&options.filter).unwrap_or(true)
+            && !named(&options.skip).unwrap_or(false)
+            && (!options.kexec || test.stages > 1)
+            && (!test.config.recorder || options.recorder)
+    };
     tests.into_iter().filter(wanted).collect()
 }
 

@@ -17,8 +17,10 @@ pub struct Inputs {
     pub linux_build: Option<PathBuf>,
     /// The kernel image.
     pub bzimage: PathBuf,
-    /// Our module; absent when only the C orchestrator is tested.
+    /// Our module; absent when only the C orchestrator is tested, or ours is built in.
     pub luo_ko: Option<PathBuf>,
+    /// What was built for modules on top of ours.
+    pub luo_build: Option<PathBuf>,
 }
 
 impl Inputs {
@@ -36,12 +38,14 @@ impl Inputs {
             "there is no kernel image {}",
             bzimage.display()
         );
+        let luo_ko = path("LUO_KO");
         Ok(Self {
             repo,
             linux_src: path("LINUX_SRC"),
             linux_build,
             bzimage,
-            luo_ko: path("LUO_KO"),
+            luo_build: path("LUO_BUILD").or_else(|| Some(luo_ko.as_ref()?.parent()?.into())),
+            luo_ko,
         })
     }
 }

@@ -64,6 +64,18 @@ struct CheckArgs {
     /// The orchestrator to test: luo.ko, or for comparison the kernel's own in C
     #[arg(long, value_enum, default_value_t = Which::Rust)]
     orchestrator: Which,
+    /// Only tests that go through kexec
+    #[arg(long)]
+    kexec: bool,
+    /// Also the tests that want the recorder of tests/modules in the kernel itself
+    #[arg(long)]
+    recorder: bool,
+    /// No tests whose name contains this
+    #[arg(long, env = "LUO_SKIP")]
+    skip: Option<String>,
+    /// Folder for logs and what is built for the tests [default: build/check]
+    #[arg(long, env = "LUO_OUTPUT")]
+    output: Option<PathBuf>,
     /// Where what is random in the tests begins, as a failed test tells it [default: another one each time]
     #[arg(long, env = "LUO_SEED")]
     seed: Option<u64>,
@@ -102,6 +114,8 @@ struct BenchArgs {
 enum Which {
     C,
     Rust,
+    /// Ours in the kernel itself
+    BuiltIn,
 }
 
 impl From<Which> for Orchestrator {
@@ -109,6 +123,7 @@ impl From<Which> for Orchestrator {
         match which {
             Which::C => Self::C,
             Which::Rust => Self::Rust,
+            Which::BuiltIn => Self::BuiltIn,
         }
     }
 }
@@ -132,8 +147,14 @@ fn run() -> Result<ExitCode> {
         Command::Check(args) => {
             let options = check::Options {
                 filter: args.filter,
+                skip: args.skip,
+                kexec: args.kexec,
+                recorder: args.recorder,
                 jobs: args.jobs,
                 orchestrator: args.orchestrator.into(),
+                output: args
+                    .output
+                    .unwrap_or_else(|| inputs.repo.join("build/check")),
                 seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
                 accel: accel()?,
             };

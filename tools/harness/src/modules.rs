@@ -12,37 +12,54 @@ const FOLDERS: &[&str] = &["samples", "tests/modules"];
 
 /// Builds them below this folder; none without the kernel's build, and what luo.ko's own build left beside it.
 pub fn build(inputs: &Inputs, folder: &Path) -> Result<Vec<PathBuf>> {
-    let (Some(kernel), Some(luo_ko)) = (&inputs.linux_build, &inputs.luo_ko) else {
+    let (Some(kernel), Some(luo)) = (&inputs.linux_build, &inputs.luo_build) else {
         return Ok(Vec::new());
     };
-    let luo = luo_ko.parent().context("luo.ko is in no folder")?;
-    let symbols = luo.join("Module.symvers");
-    if !symbols.exists() {
+    // The crate's metadata, without which there are no modules in Rust.
+    if !luo.join("src/libluo.rmeta").exists() {
         return Ok(Vec::new());
     }
+    // Inside a kernel's tree, luo.ko's symbols are with those of the kernel.
+    let symbols = luo.join("Module.symvers");
     let mut modules = Vec::new();
     for name in FOLDERS {
         let output = folder.join(name);
-        std::fs::create_dir_all(&output)?;
-        let mut make = Command::new("make");
-        make.arg("--silent")
-            .arg("-C")
-            .arg(kernel)
-            .arg(format!("M={}", inputs.repo.join(name).display()))
-            .arg(format!("MO={}", output.display()))
-            .arg(format!("KBUILD_EXTRA_SYMBOLS={}", symbols.display()))
-            .arg(format!("LUO={}", luo.display()))
-            .arg("modules");
-        // What make inherits from a make above it is not meant for this one.
-        for variable in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "KBUILD_OUTPUT"] {
-            make.env_remove(variable);
+        let mut arguments = vec![format!("LUO={}", luo.display())];
+        if symbols.exists() {
+            arguments.push(format!("KBUILD_EXTRA_SYMBOLS={}", symbols.display()));
         }
-        let status = make.status().context("running make")?;
-        ensure!(status.success(), "the modules of {name} do not build");
+        make(kernel, &inputs.repo.join(name), &output, &arguments)?;
         let order = output.join("modules.order");
         let list = std::fs::read_to_string(&order).with_context(|| order.display().to_string())?;
         let objects = list.lines().map(|line| output.join(line));
         modules.extend(objects.map(|object| object.with_extension("ko")));
     }
+    if inputs.luo_ko.is_some() {
+        // Another build of luo.ko itself, told apart by its version, to take over from the first.
+        let output = folder.join("newer");
+        let version = "LUO_EXTRAVERSION=+newer".to_string();
+        make(kernel, &inputs.repo, &output, &[version])?;
+        modules.push(output.join("luo.ko"));
+    }
     Ok(modules)
+}
+
+/// Builds the modules of a folder with a Kbuild.
+fn make(kernel: &Path, source: &Path, output: &Path, arguments: &[String]) -> Result<()> {
+    std::fs::create_dir_all(output)?;
+    let mut make = Command::new("make");
+    make.arg("--silent")
+        .arg("-C")
+        .arg(kernel)
+        .arg(format!("M={}", source.display()))
+        .arg(format!("MO={}", output.display()))
+        .args(arguments)
+        .arg("modules");
+    // What make inherits from a make above it is not meant for this one.
+    for variable in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "KBUILD_OUTPUT"] {
+        make.env_remove(variable);
+    }
+    let status = make.status().context("running make")?;
+    ensure!(status.success(), "the modules of {source:?} do not build");
+    Ok(())
 }

@@ -15,6 +15,8 @@ pub enum Orchestrator {
     C,
     /// Ours: `luo.ko` is inserted before the tests start.
     Rust,
+    /// Ours, built into the kernel.
+    BuiltIn,
     /// None: the test inserts the module itself, or wants it absent.
     None,
 }
@@ -32,6 +34,8 @@ pub struct VmConfig {
     pub zram_mib: u32,
     /// The orchestrator of each stage; the last one repeats.
     pub orchestrators: Vec<Orchestrator>,
+    /// Whether the kernel must have the tests' recorder built in, for the orchestrator in C.
+    pub recorder: bool,
     /// Parameters of `luo.ko`.
     pub params: String,
     /// Seconds that a stage of the test may take.

@@ -16,8 +16,8 @@ const MODULE: &str = "/luo.ko";
 pub fn prepare(orchestrator: Orchestrator, params: &str) -> Result<()> {
     match orchestrator {
         Orchestrator::Rust => insert(params)?,
-        // That one came with the command line.
-        Orchestrator::C => {}
+        // These came with the kernel, the one if the command line says so.
+        Orchestrator::C | Orchestrator::BuiltIn => {}
         Orchestrator::Default | Orchestrator::None => return Ok(()),
     }
     ensure!(Path::new(DEVICE).exists(), "there is no {DEVICE}");

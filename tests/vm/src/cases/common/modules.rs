@@ -95,7 +95,8 @@ pub enum Kind {
 pub struct Recorder {
     /// Its part in Rust, which goes first.
     rust: Option<Inserted>,
-    module: Inserted,
+    /// `None` where it is in the kernel itself, for the orchestrator in C.
+    module: Option<Inserted>,
     /// What KHO had preserved before; its debugfs only tells so in the first kernel.
     before: Option<(u64, u64)>,
 }
@@ -111,7 +112,11 @@ impl Recorder {
         if is_inserted(Self::RUST) {
             remove(Self::RUST).context("an old part in Rust is in use")?;
         }
-        let module = Inserted::new(ctx, Self::NAME)?;
+        // One that is built in is there with the orchestrator in C only.
+        let module = match Self::debugfs("log").exists() && !is_inserted(Self::NAME) {
+            true => None,
+            false => Some(Inserted::new(ctx, Self::NAME)?),
+        };
         Ok(Self {
             rust: None,
             module,
@@ -132,7 +137,7 @@ impl Recorder {
     /// Removes it, and fails if it is in use.
     pub fn remove(self) -> Result<()> {
         self.rust.map_or(Ok(()), Inserted::remove)?;
-        self.module.remove()
+        self.module.map_or(Ok(()), Inserted::remove)
     }
 
     /// Fails if anything is preserved that was not when this was inserted. Without any session, whose list is preserved,
@@ -252,7 +257,7 @@ impl Recorder {
         Self::write("linked", if linked { "1" } else { "0" }).context("linked")
     }
 
-    /// The value of FLB x, in the file "incoming" or "outgoing".
+    /// The value of FLB x, in the file "incoming" or "outgoing"; or of y, in "incoming-y".
     pub fn value(&self, side: &str) -> Result<u64, Errno> {
         let text = Self::read(side).map_err(errno)?;
         text.parse().map_err(|_| Errno::EBADMSG)
