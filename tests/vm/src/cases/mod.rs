@@ -10,6 +10,7 @@ mod concurrent;
 mod concurrent_incoming;
 mod cost;
 mod cross;
+mod cross_flb;
 mod device;
 mod direction;
 mod extensions;
@@ -27,6 +28,7 @@ mod memfd_charge;
 mod memfd_interrupt;
 mod memfd_kexec;
 mod memfd_memory;
+mod memfd_model;
 mod memfd_retrieved;
 mod memfd_seals;
 mod memfd_sizes;
@@ -37,6 +39,7 @@ mod order_each;
 mod prepare;
 mod races;
 mod selftests;
+mod watching;
 mod writeback;
 
 use crate::test::Test;
@@ -50,6 +53,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("concurrent_incoming", concurrent_incoming::TESTS),
     ("cost", cost::TESTS),
     ("cross", cross::TESTS),
+    ("cross_flb", cross_flb::TESTS),
     ("device", device::TESTS),
     ("direction", direction::TESTS),
     ("extensions", extensions::TESTS),
@@ -67,6 +71,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("listing", listing::TESTS),
     ("memfd_kexec", memfd_kexec::TESTS),
     ("memfd_memory", memfd_memory::TESTS),
+    ("memfd_model", memfd_model::TESTS),
     ("memfd_retrieved", memfd_retrieved::TESTS),
     ("memfd_seals", memfd_seals::TESTS),
     ("memfd_sizes", memfd_sizes::TESTS),
@@ -77,6 +82,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("order_each", order_each::TESTS),
     ("prepare", prepare::TESTS),
     ("selftests", selftests::TESTS),
+    ("watching", watching::TESTS),
     ("writeback", writeback::TESTS),
 ];
 

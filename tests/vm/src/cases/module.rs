@@ -3,7 +3,8 @@
 //! luo.ko as a module: when it can be inserted and removed, and what it says when it cannot.
 
 use super::common::luo::{Device, DEVICE};
-use super::common::{data, errno_of, memfd, still_works};
+use super::common::modules::{self, id_of, Kind, Recorder};
+use super::common::{data, errno_of, ext, memfd, still_works};
 use crate::ctx::Ctx;
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{bail, ensure, Context, Result};
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test::new("insert_twice", BARE, &[insert_twice]),
     Test::new("unknown_parameter", BARE, &[unknown_parameter]),
     Test::new("inserted_late", BARE, &[hand_on, insert_late]),
+    Test::new("newer_build", BARE, &[hand_on_two, replace, take_third]),
     Test::new(
         "removed_before_kexec",
         BARE,
@@ -225,4 +227,86 @@ fn remove_at_end(ctx: &mut Ctx) -> Result<()> {
 fn nothing_arrives(ctx: &mut Ctx) -> Result<()> {
     ctx.insmod("")?;
     use_it(ctx)
+}
+
+/// Name and version of the module that is there.
+fn implementation() -> Result<String> {
+    Ok(ext::text(&Device::open()?.info()?.implementation))
+}
+
+/// Two sessions with a memfd and a file of the recorder each.
+fn hand_on_two(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ctx.insmod("")?;
+    ctx.set("version", implementation()?);
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    for (seed, name) in [(1, "one"), (2, "two")] {
+        let session = device.create_session(name)?;
+        let file = memfd::create(SIZE)?;
+        data::fill(&file, seed, data::whole(SIZE))?;
+        session.preserve(&file, 1)?;
+        session.preserve(&recorder.open(Kind::A, seed)?, 2)?;
+        ctx.keep(session);
+    }
+    ctx.keep(recorder);
+    Ok(())
+}
+
+/// A newer luo.ko takes over from the one that was there, between two live updates and without a reboot.
+fn replace(ctx: &mut Ctx) -> Result<()> {
+    ctx.insmod("")?;
+    ensure!(implementation()? == ctx.get("version")?);
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let one = device.retrieve_session("one")?;
+    let first = one.retrieve(1)?;
+    one.finish()?;
+    drop((one, device));
+    recorder.remove()?;
+    // It goes, and the file that it gave stays what it is.
+    ctx.rmmod().context("with one session of two finished")?;
+    data::check(&first, 1, SIZE, &[data::whole(SIZE)])?;
+
+    modules::insert("luo").context("the newer build")?;
+    let newer = implementation()?;
+    ensure!(newer == format!("{}+newer", ctx.get("version")?), "{newer}");
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    ensure!(device.info()?.liveupdate_num == 1);
+    ensure!(
+        device.retrieve_session("one").is_err(),
+        "one is there again"
+    );
+    recorder.value("incoming").context("the FLB")?;
+    let two = device.retrieve_session("two")?;
+    let second = two.retrieve(1)?;
+    data::check(&second, 2, SIZE, &[data::whole(SIZE)])?;
+    let recorded = two.retrieve(2)?;
+    ensure!(id_of(&recorded)? == 2);
+    two.finish()?;
+    // What either of them gave goes on with the newer one.
+    let session = device.create_session("three")?;
+    for (token, file) in [&first, &second, &recorded].into_iter().enumerate() {
+        session.preserve(file, token as u64)?;
+    }
+    ctx.keep((session, recorder));
+    Ok(())
+}
+
+fn take_third(ctx: &mut Ctx) -> Result<()> {
+    ctx.insmod("")?;
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    ensure!(device.info()?.liveupdate_num == 2);
+    let session = device.retrieve_session("three")?;
+    for seed in [1, 2] {
+        let file = session.retrieve(seed - 1)?;
+        data::check(&file, seed, SIZE, &[data::whole(SIZE)])?;
+    }
+    ensure!(id_of(&session.retrieve(2)?)? == 2);
+    session.finish()?;
+    drop((session, device));
+    recorder.remove()?;
+    ctx.rmmod()
 }

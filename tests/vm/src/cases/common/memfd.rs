@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A memfd that can be sealed, of this size, all hole.
 pub fn create(size: u64) -> Result<File> {
@@ -194,6 +195,29 @@ impl Mapping {
         unsafe { self.start.cast::<u8>().add(index).read_volatile() }
     }
 }
+
+/// Words, with the order that threads and a kexec see them in.
+impl Mapping {
+    fn word(&self, index: usize) -> &AtomicU64 {
+        assert!((index + 1) * 8 <= self.len);
+        // SAFETY: within the mapping and aligned; words are only ever used as atomics.
+        unsafe { &*self.start.cast::<AtomicU64>().add(index) }
+    }
+
+    /// Reads a word.
+    pub fn load(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::SeqCst)
+    }
+
+    /// Writes a word.
+    pub fn store(&self, index: usize, value: u64) {
+        self.word(index).store(value, Ordering::Release);
+    }
+}
+
+// SAFETY: threads use the memory by volatile and atomic accesses only, and the methods that take `self` by reference
+// leave the mapping where it is.
+unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {

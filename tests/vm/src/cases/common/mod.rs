@@ -7,6 +7,7 @@ pub mod command;
 pub mod data;
 pub mod ext;
 pub mod history;
+pub mod journal;
 pub mod kho;
 pub mod luo;
 pub mod memfd;
