@@ -67,6 +67,7 @@ impl kernel::InPlaceModule for LuoModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         // SAFETY: This is called once, and before anything else.
         unsafe {
+            kho::init();
             device::init();
             capi::init();
             file::init();

@@ -15,7 +15,9 @@ mod pages;
 
 pub(crate) use array::PreservedArray;
 pub(crate) use block::BlockChain;
-pub(crate) use pages::{preserved_order, write_incoming, Incoming, PreservedPage, RestoredPages};
+pub(crate) use pages::{
+    alone, init, preserved_order, write_incoming, Incoming, PreservedPage, RestoredPages,
+};
 
 use kernel::{bindings, error::to_result, prelude::*};
 

@@ -7,7 +7,7 @@ use core::{
     ops::{Deref, DerefMut},
     ptr::NonNull,
 };
-use kernel::{bindings, error::to_result, prelude::*};
+use kernel::{bindings, error::to_result, prelude::*, sync::global_lock};
 
 /// A page of zeroed memory that is preserved, until it is dropped.
 ///
@@ -138,6 +138,31 @@ pub(crate) fn write_incoming(pa: u64, offset: usize, bytes: &[u8]) {
     }
 }
 
+global_lock! {
+    // SAFETY: Initialized in the module's init, before anything else.
+    unsafe(uninit) static CLAIMS: Mutex<()> = ();
+}
+
+/// Makes the lock ready for use.
+///
+/// # Safety
+///
+/// To be called once, before anything else of this file.
+pub(crate) unsafe fn init() {
+    // SAFETY: By the contract of this function.
+    unsafe { CLAIMS.init() };
+}
+
+/// Calls `claim`, which looks at what the previous kernel preserved and takes it over, while nobody
+/// else does so: damaged descriptions may claim the same page, and KHO does not keep two callers from
+/// being given it.
+///
+/// Context: may sleep.
+pub(crate) fn alone<T>(claim: impl FnOnce() -> T) -> T {
+    let _claiming = CLAIMS.lock();
+    claim()
+}
+
 /// Pages of the previous kernel that have become pages of this one, freed when dropped.
 ///
 /// # Invariants
@@ -156,14 +181,18 @@ impl RestoredPages {
     ///
     /// `None` if that is not what the previous kernel preserved there, or they were taken over
     /// before.
+    ///
+    /// Context: may sleep.
     pub(crate) fn claim(pa: u64, order: u32) -> Option<Self> {
-        if preserved_order(pa)? != order {
-            return None;
-        }
-        // SAFETY: KHO says that this many pages are preserved there, as one key.
-        let first = unsafe { bindings::kho_restore_pages(pa, 1 << order) };
+        let first = alone(|| {
+            if preserved_order(pa)? != order {
+                return None;
+            }
+            // SAFETY: KHO says that this many pages are preserved there, as one key.
+            NonNull::new(unsafe { bindings::kho_restore_pages(pa, 1 << order) })
+        })?;
         // INVARIANT: KHO gave us the only reference to each of them.
-        NonNull::new(first).map(|first| Self { first, order })
+        Some(Self { first, order })
     }
 
     /// The pages' contents.

@@ -5,7 +5,7 @@
 use super::{restore::Refusal, shmem::inode, sort};
 use crate::{
     handover::{extent::Extent, memfd::MemfdSer, Malformed, PAGE_SIZE},
-    kho::preserved_order,
+    kho::{self, preserved_order},
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -45,7 +45,13 @@ impl PreservedRange {
     /// Takes the pages over. Fails with `EINVAL` where some have been taken over before.
     ///
     /// On success all pages in the range are ours: each with a reference, or one large folio with one.
+    ///
+    /// Context: may sleep.
     pub(super) fn claim(&self) -> Result<(), Refusal> {
+        kho::alone(|| self.claim_alone())
+    }
+
+    fn claim_alone(&self) -> Result<(), Refusal> {
         // Looked at again: two ranges may claim the same.
         let mut pfn = self.pfn;
         while pfn < self.end {

@@ -70,8 +70,6 @@ struct Memory {
     used: i64,
     unavailable: i64,
     shmem: i64,
-    /// A part of what is used: it tells where to look.
-    slab: i64,
 }
 
 impl Memory {
@@ -85,7 +83,6 @@ impl Memory {
             used: total - kib("MemFree")? - kept,
             unavailable: total - kib("MemAvailable")? - kept,
             shmem: kib("Shmem")?,
-            slab: kib("Slab")?,
         })
     }
 
