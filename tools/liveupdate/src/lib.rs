@@ -51,6 +51,7 @@
 //! # Ok::<(), liveupdate::Error>(())
 //! ```
 
+mod any;
 mod device;
 mod error;
 mod incoming;
@@ -60,6 +61,7 @@ mod outgoing;
 pub mod raw;
 mod session;
 
+pub use any::Session;
 pub use device::{Device, Info};
 pub use error::{Error, Result};
 pub use incoming::IncomingSession;
