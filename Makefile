@@ -23,7 +23,7 @@ VM_GOALS := demo check check-vm check-debug check-intree check-variant bench
 SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
-.PHONY: all module samples tools setup kernel paths data demo bench bench-again check check-host check-vm \
+.PHONY: all module samples tools man setup kernel paths data demo bench bench-again check check-host check-vm \
 	check-debug check-intree check-variant \
 	clippy fmt fmt-check docs clean distclean clean-cache help
 
@@ -52,6 +52,11 @@ samples: module
 tools:
 	$(CARGO) build --release $(WORKSPACE) --workspace \
 		--exclude harness --exclude luo-vm --exclude luo-handover
+
+# Of luoctl: manual pages and shell completions.
+man:
+	@$(CARGO) run --quiet --release $(WORKSPACE) -p luoctl --example generate -- $(BUILD)
+	@echo "man: $(BUILD)/man (manual pages), $(BUILD)/completions (for bash, fish and zsh)"
 
 paths: setup
 	@cat $(BUILD)/paths
@@ -141,6 +146,7 @@ help:
 	@echo 'make check-intree the tests that go through kexec, with this tree inside of a kernel'"'"'s'
 	@echo 'make bench       measure against the orchestrator in C, in half an hour (QUICK=1: a few minutes,'
 	@echo '                 FILTER=<part of a name>, PROFILE=1: where the time goes); bench-again: only print'
+	@echo 'make man         manual pages and shell completions of luoctl'
 	@echo 'make samples     the handlers in samples/, as modules on top of luo.ko'
 	@echo 'make kernel      only the patched kernel that the module is for'
 	@echo 'make paths       where things are, as KEY=value lines (with -s nothing else)'

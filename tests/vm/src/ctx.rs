@@ -97,20 +97,31 @@ impl Ctx {
     /// Returns only when it failed. (At the end of a stage the framework does this by itself.)
     pub fn kexec(&mut self) -> Result<Infallible> {
         self.kexec_load()?;
+        self.jump(|| Err(anyhow::Error::from(kexec::execute())))
+            .context("reboot(LINUX_REBOOT_CMD_KEXEC)")
+    }
+
+    /// Lets `execute` start the loaded kernel. Returns only when that failed.
+    pub fn jump<T>(&mut self, execute: impl FnOnce() -> Result<T>) -> Result<T> {
         report::send(&Event::Jump {
             stage: self.words.stage + 1,
         });
-        let errno = kexec::execute();
+        let result = execute();
         // The harness waits for a kernel now, and not for long.
         report::send(&Event::Start {
             test: self.test.clone(),
             timeout_s: self.timeout_s,
         });
-        Err(anyhow::Error::from(errno).context("reboot(LINUX_REBOOT_CMD_KEXEC)"))
+        result
     }
 
     /// Loads the next kernel, without jumping.
     pub fn kexec_load(&self) -> Result<()> {
+        kexec::load(&self.next_cmdline()?)
+    }
+
+    /// What the next kernel is to be started with.
+    pub fn next_cmdline(&self) -> Result<String> {
         let next = Words {
             stage: self.words.stage + 1,
             carry: self.words.carry.clone(),
@@ -121,7 +132,7 @@ impl Ctx {
             .get(next.stage - 1)
             .or(stages.last())
             .context("a plan without a stage")?;
-        kexec::load(&format!("{} {}", stage.cmdline, next.to_cmdline()))
+        Ok(format!("{} {}", stage.cmdline, next.to_cmdline()))
     }
 
     /// Reports a case inside this test, counted by its own name.

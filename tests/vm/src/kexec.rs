@@ -8,21 +8,27 @@ use nix::errno::Errno;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use std::ffi::CString;
 use std::fs::File;
+use std::io::Seek;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Loads the kernel and the initramfs of this VM, to be started with this command line.
 pub fn load(cmdline: &str) -> Result<()> {
+    let (kernel, initramfs) = next()?;
+    file_load(&kernel, Some(&initramfs), cmdline).context("kexec_file_load")
+}
+
+/// The kernel and the initramfs of this VM.
+pub fn next() -> Result<(File, File)> {
     let next = Path::new(NEXT_FOLDER);
-    let (kernel, initramfs) = match next.exists() {
+    Ok(match next.exists() {
         true => (
             File::open(next.join("kernel"))?,
             File::open(next.join("initramfs"))?,
         ),
         false => (image(DISK_KERNEL)?, image(DISK_INITRAMFS)?),
-    };
-    file_load(&kernel, Some(&initramfs), cmdline).context("kexec_file_load")
+    })
 }
 
 /// Unloads what [`load`] loaded.
@@ -94,6 +100,7 @@ fn image(serial: &str) -> Result<File> {
     let mut from = File::open(disk(serial)?)?;
     let mut to = File::from(memfd_create(serial, MFdFlags::MFD_CLOEXEC)?);
     std::io::copy(&mut from, &mut to).with_context(|| format!("reading disk {serial}"))?;
+    to.rewind()?;
     Ok(to)
 }
 

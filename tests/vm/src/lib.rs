@@ -12,6 +12,7 @@ pub mod demo;
 pub mod init;
 pub mod kexec;
 pub mod kmsg;
+pub mod listen;
 pub mod process;
 pub mod report;
 pub mod test;

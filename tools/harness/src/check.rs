@@ -3,7 +3,7 @@
 //! `harness check`: all tests, in VMs and on the host.
 
 use crate::batch::{self, Batch};
-use crate::guest::Guest;
+use crate::guest::{self, Guest};
 use crate::image;
 use crate::inputs::Inputs;
 use crate::modules;
@@ -59,13 +59,16 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
     let tests = selected(guest.tests()?, options);
     let logs = options.output.clone();
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-    let selftests = selftests::build(inputs, &logs.join("selftests"))?;
-    let modules = modules::build(inputs, &logs.join("modules"))?;
+    let extras = image::Extras {
+        selftests: selftests::build(inputs, &logs.join("selftests"))?,
+        modules: modules::build(inputs, &logs.join("modules"))?,
+        programs: vec![guest::build_static(&inputs.repo, "luoctl")?],
+    };
     let run = Run {
         inputs,
         options,
         logs,
-        base: image::base(guest, inputs, &selftests, &modules)?,
+        base: image::base(guest, inputs, &extras)?,
         tally: &tally,
         queue: Mutex::new(batch::batches(&tests).into()),
     };

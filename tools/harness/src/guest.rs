@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Builds the program that runs inside the VM, and asks it for its tests.
+//! Builds the programs that run inside the VM, and asks the one with the tests what there are.
 
 use anyhow::{ensure, Context, Result};
 use luo_vm_protocol::TestInfo;
@@ -17,33 +17,9 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Builds it: static, since the initramfs has no libraries.
+    /// Builds it.
     pub fn build(repo: &Path) -> Result<Self> {
-        let output = Command::new("cargo")
-            .args([
-                "build",
-                "--release",
-                "--package",
-                "luo-vm",
-                "--target",
-                TARGET,
-            ])
-            .args(["--message-format", "json-render-diagnostics", "--quiet"])
-            .current_dir(repo.join("tools"))
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .stderr(Stdio::inherit())
-            .output()
-            .context("running cargo")?;
-        ensure!(
-            output.status.success(),
-            "the program for the VM does not build"
-        );
-        let program = String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-            .next_back()
-            .context("cargo names no executable")?;
+        let program = build_static(repo, "luo-vm")?;
         Ok(Self { program })
     }
 
@@ -56,4 +32,27 @@ impl Guest {
         ensure!(output.status.success(), "luo-vm list: {}", output.status);
         serde_json::from_slice(&output.stdout).context("luo-vm list")
     }
+}
+
+/// Builds the program of this package: static, since the initramfs has no libraries.
+pub fn build_static(repo: &Path, package: &str) -> Result<PathBuf> {
+    let output = Command::new("cargo")
+        .args(["build", "--release", "--target", TARGET])
+        .args(["--package", package, "--bin", package])
+        .args(["--message-format", "json-render-diagnostics", "--quiet"])
+        .current_dir(repo.join("tools"))
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("running cargo")?;
+    ensure!(
+        output.status.success(),
+        "{package}, a program for the VM, does not build"
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+        .next_back()
+        .context("cargo names no executable")
 }

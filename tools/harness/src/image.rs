@@ -9,13 +9,19 @@ use anyhow::{Context, Result};
 use luo_vm_protocol::{Plan, NEXT_FOLDER, PLAN_PATH};
 use std::path::{Path, PathBuf};
 
-/// What every VM has in its initramfs.
-pub fn base(
-    guest: &Guest,
-    inputs: &Inputs,
-    selftests: &[PathBuf],
-    modules: &[PathBuf],
-) -> Result<Vec<u8>> {
+/// What only some VMs have in their initramfs.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// The kernel's selftests.
+    pub selftests: Vec<PathBuf>,
+    /// Modules on top of luo.ko.
+    pub modules: Vec<PathBuf>,
+    /// Programs that are tested.
+    pub programs: Vec<PathBuf>,
+}
+
+/// What all VMs of a run have in their initramfs.
+pub fn base(guest: &Guest, inputs: &Inputs, extras: &Extras) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     archive.folder("dev")?;
     archive.device("dev/console", 5, 1)?;
@@ -25,7 +31,11 @@ pub fn base(
     if let Some(module) = &inputs.luo_ko {
         archive.copy("luo.ko", 0o644, module)?;
     }
-    let folders = [("selftests", 0o755, selftests), ("modules", 0o644, modules)];
+    let folders = [
+        ("selftests", 0o755, &extras.selftests),
+        ("modules", 0o644, &extras.modules),
+        ("bin", 0o755, &extras.programs),
+    ];
     for (folder, mode, files) in folders {
         archive.folder(folder)?;
         for file in files {

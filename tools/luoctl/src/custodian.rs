@@ -130,6 +130,9 @@ pub fn end(custodian: &Process) -> Result<()> {
 /// The custodian itself. It ends only by a signal, or when its starter ends too early.
 pub fn run(session: RawFd, control: RawFd) -> Result<()> {
     let (session, control) = receive(session, control)?;
+    crate::interrupt::unblock();
+    // Started by the link in /proc, it would be called after that.
+    let _ = rustix::thread::set_name(c"luoctl");
     // Not to get the signals of the terminal that it was started from.
     let _ = rustix::process::setsid();
     // It has nothing to give back to a machine that is short of memory, and others' memory to lose.

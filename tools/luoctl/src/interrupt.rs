@@ -1,15 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Ctrl-C and SIGTERM.
+//!
+//! A thread waits for them, and all others block them: a handler would run in the main thread, which a system call on a
+//! session may keep for long.
 
 use crate::failure::{Failure, Result, Status};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use std::io;
+use nix::sys::signal::{SigSet, Signal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+fn signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+}
+
+/// Calls this whenever a signal comes. To be called before there are other threads.
+fn on_signal(action: impl Fn() + Send + 'static) -> Result<()> {
+    let blocked = signals().thread_block();
+    blocked.map_err(|errno| Failure::io("blocking signals", errno, "report this: it cannot be"))?;
+    std::thread::spawn(move || {
+        while signals().wait().is_ok() {
+            action();
+        }
+    });
+    Ok(())
+}
+
+/// Lets signals do to this process what they do by default. A program inherits what its parent had blocked.
+pub fn unblock() {
+    // It fails for a wrong argument only.
+    let _ = signals().thread_unblock();
+}
 
 /// What the operator reads when he interrupts.
 fn interrupted(state: &str) -> Failure {
@@ -17,14 +38,6 @@ fn interrupted(state: &str) -> Failure {
         Status::Interrupted,
         format_args!("interrupted: {state}"),
         "run the same command again when you want to",
-    )
-}
-
-fn unhandled(error: io::Error) -> Failure {
-    Failure::io(
-        "signal handling",
-        error,
-        "this should not happen: report it",
     )
 }
 
@@ -36,9 +49,8 @@ impl Interrupt {
     /// From now on signals do not end the program.
     pub fn watch() -> Result<Self> {
         let seen = Arc::new(AtomicBool::new(false));
-        for signal in SIGNALS {
-            signal_hook::flag::register(signal, Arc::clone(&seen)).map_err(unhandled)?;
-        }
+        let by_thread = Arc::clone(&seen);
+        on_signal(move || by_thread.store(true, Ordering::Relaxed))?;
         Ok(Self(seen))
     }
 
@@ -60,19 +72,16 @@ impl EndAtOnce {
     /// `state` says how things stand then.
     pub fn arm(state: &'static str) -> Result<Self> {
         let armed = Arc::new(Mutex::new(true));
-        let mut signals = Signals::new(SIGNALS).map_err(unhandled)?;
-        let for_thread = Arc::clone(&armed);
-        std::thread::spawn(move || {
-            for _ in signals.forever() {
-                // Held until the end: whoever disarms does it before or not at all.
-                let armed = for_thread.lock().unwrap_or_else(PoisonError::into_inner);
-                if *armed {
-                    let failure = interrupted(state);
-                    anstream::eprintln!("\r{failure}");
-                    std::process::exit(failure.status as i32);
-                }
+        let by_thread = Arc::clone(&armed);
+        on_signal(move || {
+            // Held until the end: whoever disarms does it before or not at all.
+            let armed = by_thread.lock().unwrap_or_else(PoisonError::into_inner);
+            if *armed {
+                let failure = interrupted(state);
+                anstream::eprintln!("\r{failure}");
+                std::process::exit(failure.status as i32);
             }
-        });
+        })?;
         Ok(Self(armed))
     }
 

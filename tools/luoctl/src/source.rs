@@ -2,7 +2,7 @@
 
 //! The files that the operator names to be preserved.
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, Status};
 use crate::proc::{Descriptor, Proc};
 use rustix::fs::{open, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -20,7 +20,19 @@ pub fn get(path: &Path) -> Result<OwnedFd> {
         Some((pid, number)) => {
             let process = Proc::default().process(pid);
             let found = Descriptor { process, number }.duplicate();
-            found.map_err(failed)
+            found.map_err(|error| match error.raw_os_error() {
+                Some(libc::EBADF) => Failure::new(
+                    Status::NotFound,
+                    format_args!("{}: the process has no such descriptor", path.display()),
+                    format_args!("ls -l /proc/{pid}/fd shows those that it has"),
+                ),
+                Some(libc::ESRCH) => Failure::new(
+                    Status::NotFound,
+                    format_args!("{}: there is no such process", path.display()),
+                    "ps shows those that there are",
+                ),
+                _ => failed(error),
+            })
         }
         None => open_file(path).map_err(|errno| failed(errno.into())),
     }
@@ -78,7 +90,6 @@ pub fn kind(file: impl AsFd) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Status;
     use std::fs::File;
     use std::io::{Seek, SeekFrom, Write};
     use std::os::fd::AsRawFd;

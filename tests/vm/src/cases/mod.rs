@@ -23,6 +23,8 @@ mod ioctl_abi;
 mod kexec_refused;
 mod lifetime;
 mod listing;
+mod luoctl;
+mod luoctl_refused;
 mod memfd_accounting;
 mod memfd_charge;
 mod memfd_interrupt;
@@ -69,6 +71,8 @@ const MODULES: &[(&str, &[Test])] = &[
     ("memfd_charge", memfd_charge::TESTS),
     ("memfd_interrupt", memfd_interrupt::TESTS),
     ("listing", listing::TESTS),
+    ("luoctl", luoctl::TESTS),
+    ("luoctl_refused", luoctl_refused::TESTS),
     ("memfd_kexec", memfd_kexec::TESTS),
     ("memfd_memory", memfd_memory::TESTS),
     ("memfd_model", memfd_model::TESTS),

@@ -85,7 +85,7 @@ pub fn bench(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> 
     let run = Run {
         inputs,
         options,
-        base: image::base(guest, inputs, &[], &[])?,
+        base: image::base(guest, inputs, &image::Extras::default())?,
         queue: Mutex::new(in_order(&measurements).into()),
         done: Mutex::new(Vec::new()),
         folder,

@@ -58,7 +58,11 @@ pub fn demo(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> {
     let amount = data::pack(&data, &archive).context("packing the data")?;
     let plan = plan(options.orchestrator, options.accel);
     let initramfs = folder.join("initramfs.cpio");
-    image::write(&initramfs, &image::base(guest, inputs, &[], &[])?, &plan)?;
+    image::write(
+        &initramfs,
+        &image::base(guest, inputs, &image::Extras::default())?,
+        &plan,
+    )?;
     let machine = Machine {
         accel: options.accel,
         memory_mib: memory_for(amount),

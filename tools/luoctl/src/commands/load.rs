@@ -50,16 +50,16 @@ fn open(path: &Path, what: &str) -> Result<File> {
         let what = format!("the {what} {}", path.display());
         Failure::io(what, error, "give the path of a file that you may read")
     })?;
-    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    if !is_file {
-        let cause = format!("the {what} {} is not a regular file", path.display());
-        return Err(Failure::new(
-            Status::Failed,
-            cause,
-            "copy it into one: kexec reads no other",
-        ));
-    }
-    Ok(file)
+    let wrong = match file.metadata() {
+        Ok(metadata) if !metadata.is_file() => "is not a regular file, and kexec reads no other",
+        Ok(metadata) if metadata.len() == 0 => "is empty",
+        _ => return Ok(file),
+    };
+    Err(Failure::new(
+        Status::Failed,
+        format_args!("the {what} {} {wrong}", path.display()),
+        "give the path of another",
+    ))
 }
 
 fn size(file: &File) -> u64 {

@@ -182,6 +182,7 @@ impl Custody {
         match self.prepare_command(words, tokens, finish) {
             Err(failure) => failure,
             Ok(mut command) => {
+                crate::interrupt::unblock();
                 let error = command.exec();
                 // It has become nothing, so the session is not to be finished. If the custodian cannot be told, it is
                 // gone, which is worse than that the command is not there.

@@ -10,6 +10,7 @@ pub mod history;
 pub mod journal;
 pub mod kho;
 pub mod luo;
+pub mod luoctl;
 pub mod memfd;
 pub mod memfd_ops;
 pub mod modules;

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A program that takes descriptors as sd_listen_fds(3) does, and says what it got.
+
+use anyhow::{ensure, Context, Result};
+use std::fs::File;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints the names of the descriptors in a line, then the contents of the files.
+pub fn applet() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("listen: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let variable = |name: &str| std::env::var(name).context(name.to_string());
+    let pid: u32 = variable("LISTEN_PID")?.parse()?;
+    ensure!(pid == std::process::id(), "they are for process {pid}");
+    let count: u32 = variable("LISTEN_FDS")?.parse()?;
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", variable("LISTEN_FDNAMES")?)?;
+    for fd in 3..3 + count {
+        // By its path, which does not move the position of the file that was handed over.
+        std::io::copy(&mut File::open(format!("/proc/self/fd/{fd}"))?, &mut out)?;
+    }
+    let extra = format!("/proc/self/fd/{}", 3 + count);
+    ensure!(std::fs::read_link(&extra).is_err(), "{extra} is open, too");
+    Ok(())
+}
