@@ -24,9 +24,13 @@ fn main() -> io::Result<()> {
 /// One of the whole, and one of each command.
 fn manuals(command: &Command, folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let shown = command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
     for command in shown.chain([command]) {
-        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+        let name = command
+            .get_display_name()
+            .unwrap_or_else(|| command.get_name());
         let mut page = Vec::new();
         Man::new(command.clone())
             .title(name.to_uppercase())

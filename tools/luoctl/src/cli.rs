@@ -8,7 +8,6 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use liveupdate::{NameError, SessionName};
 use std::ffi::OsString;
-use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -72,7 +71,10 @@ pub enum Command {
     Update(Update),
     /// Hold a session
     #[command(name = crate::custodian::COMMAND, hide = true)]
-    Custodian(Custodian),
+    Custodian {
+        /// The session's name, for whoever reads the list of processes
+        name: OsString,
+    },
 }
 
 /// How to show the result.
@@ -168,19 +170,6 @@ pub struct Update {
     /// Go on although sessions of the previous kernel are not finished: they will be lost
     #[arg(long)]
     pub lose_incoming: bool,
-}
-
-/// Of `custodian`.
-#[derive(Args, Debug)]
-pub struct Custodian {
-    /// The session's name, for whoever reads the list of processes
-    pub name: OsString,
-    /// Descriptor of the session
-    #[arg(long)]
-    pub session: RawFd,
-    /// Descriptor of a socket
-    #[arg(long)]
-    pub control: RawFd,
 }
 
 /// Any bytes, as the kernel takes them.

@@ -29,7 +29,11 @@ pub const TESTS: &[Test] = &[
     Test::new("busy", Config::new(), &[busy]),
     Test::new("no_permission", Config::new(), &[no_permission]),
     Test::new("files", Config::new(), &[files]),
-    Test::new("images", Config::new(), &[images]),
+    Test::new(
+        "images",
+        Config::new().cmdline("kho_scratch=32M,64M,16M"),
+        &[images],
+    ),
     Test::new("custodian_dies", Config::new(), &[custodian_dies]),
     Test::new("prepare_fails", Config::new(), &[prepare_fails]),
     Test::new("freeze_fails", Config::new(), &[freeze_fails]),
@@ -184,8 +188,8 @@ fn images(ctx: &mut Ctx) -> Result<()> {
         Ok(std::fs::read_to_string("/sys/kernel/kexec_loaded")?.trim() == "1")
     };
     ensure!(loaded()?, "not loaded");
-    // More than there is in all of the scratch area.
-    File::create("/tmp/large")?.set_len(256 << 20)?;
+    // More than any part of the scratch area.
+    File::create("/tmp/large")?.set_len(96 << 20)?;
     let large = [
         "load",
         "/tmp/vmlinuz",
@@ -197,7 +201,7 @@ fn images(ctx: &mut Ctx) -> Result<()> {
         &large,
         1,
         &[
-            "initrd of 256.00 MiB do not fit into KHO's scratch area",
+            "initrd of 96.00 MiB do not fit into KHO's scratch area",
             "kho_scratch=",
         ],
     )?;

@@ -28,6 +28,6 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Unpreserve(args) => done(unpreserve::run(&args)),
         Command::Retrieve(args) => done(retrieve::run(&args)),
         Command::Update(args) => done(update::run(&args)),
-        Command::Custodian(args) => done(crate::custodian::run(args.session, args.control)),
+        Command::Custodian { .. } => done(crate::custodian::run()),
     }
 }

@@ -25,6 +25,7 @@ pub fn run(args: &cli::Preserve) -> Result<()> {
             opened.map_err(|failure| failure.about(format_args!("token {:#x}", file.token)))?,
         );
     }
+    let custodian = Custodian::start(&args.name)?;
     let session = device::open()?.create_session(&args.name)?;
     let count = files.len();
     let progress = Progress::steps(count as u64, "preserving");
@@ -36,7 +37,7 @@ pub fn run(args: &cli::Preserve) -> Result<()> {
         progress.advance(1);
     }
     drop(progress);
-    let mut custodian = Custodian::start(&session, &args.name)?;
+    custodian.give(&session)?;
     interruption.disarm();
     custodian.keep()?;
     let pid = custodian.pid;

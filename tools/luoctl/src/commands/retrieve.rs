@@ -129,13 +129,14 @@ struct Custody {
 impl Custody {
     /// Gets the session from the device, or from the custodian that an earlier command left.
     fn take(name: &SessionName) -> Result<Self> {
+        let custodian = Custodian::start(name)?;
         let retrieved = device::open()?.retrieve_session(name);
         let (session, before) = match retrieved {
             Ok(session) => (session, Vec::new()),
             Err(Error::AlreadyRetrieved(_)) => of_custodian(name)?,
             Err(error) => return Err(error.into()),
         };
-        let mut custodian = Custodian::start(&session, name)?;
+        custodian.give(&session)?;
         custodian.keep()?;
         for process in &before {
             custodian::end(process)?;
