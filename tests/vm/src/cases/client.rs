@@ -5,20 +5,38 @@
 use super::common::data::{self, whole};
 use super::common::{is_ours, memfd, no_fd_leak, open_fds};
 use crate::ctx::Ctx;
-use crate::test::{Config, Test};
+use crate::test::{Config, Orchestrator, Test};
 use anyhow::{ensure, Context, Result};
-use liveupdate::{Device, Errno, Error, IncomingSession, OutgoingSession, SessionFlags, State};
+use liveupdate::{
+    Device, Errno, Error, IncomingSession, OutgoingSession, Session, SessionFlags, State,
+};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-/// The cases.
+/// Against the kernel's own orchestrator, whatever the run is about.
+const C: Config = Config::new().orchestrators(&[Orchestrator::C]);
+/// Handed on by the kernel's own, in its format, and taken back by ours; and the reverse.
+const C_TO_RUST: Config = Config::new().orchestrators(&[Orchestrator::C, Orchestrator::Rust]);
+const RUST_TO_C: Config = Config::new()
+    .orchestrators(&[Orchestrator::Rust, Orchestrator::C])
+    .params("memfd_v2=1");
+
+/// The cases, each against both orchestrators.
 pub const TESTS: &[Test] = &[
     Test::new("outgoing", Config::new(), &[outgoing]),
+    Test::new("outgoing_c", C, &[outgoing]),
     Test::new("outgoing_errors", Config::new(), &[outgoing_errors]),
+    Test::new("outgoing_errors_c", C, &[outgoing_errors]),
     Test::new("not_a_session", Config::new(), &[not_a_session]),
+    Test::new("not_a_session_c", C, &[not_a_session]),
     Test::new("extensions", Config::new(), &[extensions]),
+    Test::new("extensions_c", C, &[extensions]),
     Test::new("ownership", Config::new(), &[ownership]),
+    Test::new("ownership_c", C, &[ownership]),
     Test::new("round_trip", Config::new(), &[hand_on, take_back]),
+    Test::new("round_trip_c", C, &[hand_on, take_back]),
+    Test::new("from_c", C_TO_RUST, &[hand_on, take_back]),
+    Test::new("to_c", RUST_TO_C, &[hand_on, take_back]),
 ];
 
 const SIZE: u64 = 30_000;
@@ -82,6 +100,7 @@ fn not_a_session(_: &mut Ctx) -> Result<()> {
     // The device, taken for a session.
     let wrong = OutgoingSession::from(OwnedFd::from(device));
     says(wrong.name(), &Error::NotASession)?;
+    says(Session::identify(OwnedFd::from(wrong)), &Error::NotASession)?;
     // An outgoing session, taken for an incoming one.
     let wrong = IncomingSession::from(OwnedFd::from(outgoing));
     says(wrong.finish(), &Error::WrongKind)?;
@@ -159,6 +178,15 @@ fn extensions_there() -> Result<()> {
     Ok(())
 }
 
+/// What is not known is found out, without a trace.
+fn identify(session: impl AsFd) -> Result<Session> {
+    let before = open_fds()?;
+    let found = Session::identify(session.as_fd().try_clone_to_owned()?)?;
+    ensure!(found.name()?.as_bytes() == b"client");
+    ensure!(open_fds()? == before + 1, "a descriptor is left");
+    Ok(found)
+}
+
 fn ownership(_: &mut Ctx) -> Result<()> {
     let before = open_fds()?;
     let device = Device::open()?;
@@ -175,8 +203,10 @@ fn ownership(_: &mut Ctx) -> Result<()> {
 
 fn hand_on(ctx: &mut Ctx) -> Result<()> {
     let session = Device::open()?.create_session("client")?;
+    ensure!(matches!(identify(&session)?, Session::Outgoing(_)));
     for token in [5, 6] {
         session.preserve(filled(token)?, token)?;
+        ensure!(matches!(identify(&session)?, Session::Outgoing(_)));
     }
     ctx.keep(session);
     Ok(())
@@ -187,6 +217,7 @@ fn take_back(_: &mut Ctx) -> Result<()> {
     let other = Error::NoSuchSession("other".parse()?);
     says(device.retrieve_session("other"), &other)?;
     let session = device.retrieve_session("client")?;
+    ensure!(matches!(identify(&session)?, Session::Incoming(_)));
     let again = Error::AlreadyRetrieved("client".parse()?);
     says(device.retrieve_session("client"), &again)?;
     says(session.retrieve(7), &Error::NoSuchToken(7))?;
