@@ -62,7 +62,10 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
     let extras = image::Extras {
         selftests: selftests::build(inputs, &logs.join("selftests"))?,
         modules: modules::build(inputs, &logs.join("modules"))?,
-        programs: vec![guest::build_static(&inputs.repo, "luoctl")?],
+        programs: vec![
+            guest::build_static(&inputs.repo, "luoctl", "--bin", "luoctl")?,
+            guest::build_static(&inputs.repo, "liveupdate", "--example", "counter")?,
+        ],
     };
     let run = Run {
         inputs,

@@ -19,7 +19,7 @@ pub struct Guest {
 impl Guest {
     /// Builds it.
     pub fn build(repo: &Path) -> Result<Self> {
-        let program = build_static(repo, "luo-vm")?;
+        let program = build_static(repo, "luo-vm", "--bin", "luo-vm")?;
         Ok(Self { program })
     }
 
@@ -34,11 +34,11 @@ impl Guest {
     }
 }
 
-/// Builds the program of this package: static, since the initramfs has no libraries.
-pub fn build_static(repo: &Path, package: &str) -> Result<PathBuf> {
+/// Builds a program of this package, which is a `--bin` or an `--example`: static, since the initramfs has no libraries.
+pub fn build_static(repo: &Path, package: &str, kind: &str, program: &str) -> Result<PathBuf> {
     let output = Command::new("cargo")
         .args(["build", "--release", "--target", TARGET])
-        .args(["--package", package, "--bin", package])
+        .args(["--package", package, kind, program])
         .args(["--message-format", "json-render-diagnostics", "--quiet"])
         .current_dir(repo.join("tools"))
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
@@ -47,7 +47,7 @@ pub fn build_static(repo: &Path, package: &str) -> Result<PathBuf> {
         .context("running cargo")?;
     ensure!(
         output.status.success(),
-        "{package}, a program for the VM, does not build"
+        "{program}, a program for the VM, does not build"
     );
     String::from_utf8_lossy(&output.stdout)
         .lines()

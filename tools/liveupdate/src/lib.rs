@@ -36,6 +36,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! `examples/counter.rs` does both in one program, and can be run as it is.
+//!
 //! # Which orchestrators it works with
 //!
 //! Any that speaks the user ABI of Linux 7.3. Commands that only some have are marked "an

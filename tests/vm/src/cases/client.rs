@@ -11,7 +11,9 @@ use liveupdate::{
     Device, Errno, Error, IncomingSession, OutgoingSession, Session, SessionFlags, State,
 };
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
 
 /// Against the kernel's own orchestrator, whatever the run is about.
 const C: Config = Config::new().orchestrators(&[Orchestrator::C]);
@@ -35,6 +37,8 @@ pub const TESTS: &[Test] = &[
     Test::new("ownership_c", C, &[ownership]),
     Test::new("round_trip", Config::new(), &[hand_on, take_back]),
     Test::new("round_trip_c", C, &[hand_on, take_back]),
+    Test::new("example", Config::new(), &[count_one, count_two]),
+    Test::new("example_c", C, &[count_one, count_two]),
     Test::new("from_c", C_TO_RUST, &[hand_on, take_back]),
     Test::new("to_c", RUST_TO_C, &[hand_on, take_back]),
 ];
@@ -230,4 +234,26 @@ fn take_back(_: &mut Ctx) -> Result<()> {
     let session = IncomingSession::from(OwnedFd::from(wrong));
     session.finish()?;
     says(session.retrieve(5), &Error::NoSuchToken(5))
+}
+
+/// The library's example, as it is.
+fn count(ctx: &mut Ctx, wanted: &str) -> Result<()> {
+    const PROGRAM: &str = "/bin/counter";
+    if !std::path::Path::new(PROGRAM).exists() {
+        return ctx.skip("the example is not in this VM");
+    }
+    let mut example = Command::new(PROGRAM).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    let output = example.stdout.take().context("its output")?;
+    BufReader::new(output).read_line(&mut line)?;
+    ensure!(line == wanted, "{line:?} instead of {wanted:?}");
+    Ok(())
+}
+
+fn count_one(ctx: &mut Ctx) -> Result<()> {
+    count(ctx, "kernel 1\n")
+}
+
+fn count_two(ctx: &mut Ctx) -> Result<()> {
+    count(ctx, "kernel 2\n")
 }
