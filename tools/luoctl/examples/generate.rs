@@ -7,14 +7,18 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use luoctl::cli::Cli;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 fn main() -> io::Result<()> {
-    let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: generate FOLDER");
-        std::process::exit(2);
-    };
+    match std::env::args_os().nth(1) {
+        Some(folder) => write(Path::new(&folder)),
+        None => Err(io::Error::other("usage: generate FOLDER")),
+    }
+}
+
+/// Writes all of it below this folder.
+pub fn write(folder: &Path) -> io::Result<()> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     manuals(&command, &folder.join("man"))?;
@@ -31,15 +35,39 @@ fn manuals(command: &Command, folder: &Path) -> io::Result<()> {
         let name = command
             .get_display_name()
             .unwrap_or_else(|| command.get_name());
-        let mut page = Vec::new();
-        Man::new(command.clone())
-            .title(name.to_uppercase())
-            .section("8")
-            .manual("System Administration")
-            .render(&mut page)?;
-        std::fs::write(folder.join(format!("{name}.8")), page)?;
+        std::fs::write(folder.join(format!("{name}.8")), manual(command, name)?)?;
     }
     Ok(())
+}
+
+fn manual(command: &Command, name: &str) -> io::Result<Vec<u8>> {
+    let man = Man::new(command.clone())
+        .title(name.to_uppercase())
+        .section("8")
+        .source(concat!("luoctl ", env!("CARGO_PKG_VERSION")))
+        .manual("System Administration");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    // What stands behind the help: a heading, and lines that are to stay lines.
+    if let Some(text) = command.get_after_help().map(ToString::to_string) {
+        let (heading, lines) = text.split_once(":\n").unwrap_or(("Notes", &text));
+        let lines = lines.replace('\\', "\\e").replace('-', "\\-");
+        writeln!(page, ".SH {}\n.nf\n{lines}\n.fi", heading.to_uppercase())?;
+    }
+    if name != "luoctl" {
+        writeln!(
+            page,
+            ".SH \"SEE ALSO\"\nluoctl(8), which tells the exit codes"
+        )?;
+    }
+    Ok(page)
 }
 
 fn completions(command: &mut Command, folder: &Path) -> io::Result<()> {

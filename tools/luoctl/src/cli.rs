@@ -30,6 +30,7 @@ pub enum Command {
     ///
     /// A session's files are listed if some process holds it. To ask for them, luoctl has the session open for a
     /// moment, too: should its holder close it just then, it ends that moment later. With --no-files it does not.
+    #[command(after_help = "Examples:\n  luoctl list --json | jq -r '.sessions[].name'")]
     List(List),
     /// Find out whether this machine is ready for a live update
     ///
@@ -39,6 +40,9 @@ pub enum Command {
     ///
     /// It is started by `luoctl update`. A kernel that was loaded before is replaced, or stays if this one cannot be
     /// loaded.
+    #[command(
+        after_help = "Examples:\n  luoctl load /boot/vmlinuz-7.3.5 --initrd /boot/initrd.img-7.3.5 --reuse-cmdline"
+    )]
     Load(Load),
     /// Take back what `load` loaded
     Unload,
@@ -51,8 +55,10 @@ pub enum Command {
     ///
     /// The files stay in use: what is written to them until the kexec arrives, too. If one of them cannot be
     /// preserved, none is.
+    #[command(after_help = "Examples:\n  luoctl preserve vm-7 1=/proc/812/fd/9 2=/proc/812/fd/11")]
     Preserve(Preserve),
     /// Take files out of a session again, or end a session that `preserve` began
+    #[command(after_help = "Examples:\n  luoctl unpreserve vm-7 2\n  luoctl unpreserve vm-7")]
     Unpreserve(Unpreserve),
     /// Take the files of a session that the previous kernel handed on
     ///
@@ -62,12 +68,16 @@ pub enum Command {
     ///
     /// The session is finished once all of its files were named and taken. Until then a process holds it, so that nothing
     /// is lost when a disk is full: run the command again. What is not taken is lost only by --finish.
+    #[command(
+        after_help = "Examples:\n  luoctl retrieve vm-7 1=/var/tmp/ram.img 2=/var/tmp/state\n  luoctl retrieve vm-7 -- /usr/local/bin/vmm --resume\n  luoctl retrieve vm-7 --finish"
+    )]
     Retrieve(Retrieve),
     /// Prepare every session, then start the loaded kernel
     ///
     /// If a session refuses, nothing is interrupted: the error names it and its file, and the others are as before.
     /// Workloads should be paused, and services stopped, as far as they need it: this is `kexec -e` with a check before,
     /// not a shutdown.
+    #[command(after_help = "Examples:\n  luoctl update --dry-run\n  luoctl update vm-7 vm-8")]
     Update(Update),
     /// Hold a session
     #[command(name = crate::custodian::COMMAND, hide = true)]

@@ -3,7 +3,6 @@
 //! Copies a file's contents out to a new file.
 
 use crate::failure::{Failure, Result, Status};
-use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use rustix::fs::{seek, SeekFrom};
 use rustix::io::Errno;
@@ -45,7 +44,7 @@ impl Target {
     }
 
     /// Fills it with what `source` contains, holes as holes.
-    pub fn fill(&self, source: &File, interrupt: &Interrupt) -> Result<()> {
+    pub fn fill(&self, source: &File) -> Result<()> {
         let failed = |error: io::Error| {
             let next = match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -74,7 +73,6 @@ impl Target {
             at = start;
             let mut buffer = vec![0; PORTION];
             while at < end {
-                interrupt.check("the session is still held, and nothing is lost")?;
                 let wanted = usize::try_from(end - at).map_or(PORTION, |rest| rest.min(PORTION));
                 let portion = &mut buffer[..wanted];
                 source.read_exact_at(portion, at).map_err(failed)?;
@@ -93,6 +91,12 @@ impl Target {
             false => self.write_zeros(size - at),
         }
         .map_err(failed)
+    }
+
+    /// The path, if it is that of a new file.
+    #[must_use]
+    pub fn new_path(&self) -> Option<&Path> {
+        self.is_new.then_some(&self.path)
     }
 
     /// Leaves the file there.
@@ -148,8 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let target = Target::create(&path).unwrap();
-        let interrupt = Interrupt::watch().unwrap();
-        target.fill(&source(), &interrupt).unwrap();
+        target.fill(&source()).unwrap();
         target.done();
         let out = std::fs::read(&path).unwrap();
         assert_eq!(out.len(), 8 << 20);
@@ -163,10 +166,9 @@ mod tests {
     fn a_failed_copy_leaves_no_file_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let interrupt = Interrupt::watch().unwrap();
         let target = Target::create(&path).unwrap();
         let null = File::open("/dev/null").unwrap();
-        let failure = target.fill(&null, &interrupt).unwrap_err();
+        let failure = target.fill(&null).unwrap_err();
         assert_eq!(failure.cause, "a character device has no contents to copy");
         drop(target);
         assert!(!path.exists());
@@ -174,9 +176,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_named() {
-        let interrupt = Interrupt::watch().unwrap();
         let full = Target::create(Path::new("/dev/full")).unwrap();
-        let failure = full.fill(&source(), &interrupt).unwrap_err();
+        let failure = full.fill(&source()).unwrap_err();
         assert!(
             failure
                 .cause

@@ -7,17 +7,23 @@
 
 use crate::failure::{Failure, Result, Status};
 use nix::sys::signal::{SigSet, Signal};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 fn signals() -> SigSet {
     SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
 }
 
-/// Calls this whenever a signal comes. To be called before there are other threads.
-fn on_signal(action: impl Fn() + Send + 'static) -> Result<()> {
+/// Lets signals wait, until this process is ready for them or ends. To be called before there are other threads.
+pub fn block() -> Result<()> {
     let blocked = signals().thread_block();
-    blocked.map_err(|errno| Failure::io("blocking signals", errno, "report this: it cannot be"))?;
+    blocked.map_err(|errno| Failure::io("blocking signals", errno, "report this: it cannot be"))
+}
+
+/// Calls this whenever a signal comes, or if one waits.
+fn on_signal(action: impl Fn() + Send + 'static) -> Result<()> {
+    block()?;
     std::thread::spawn(move || {
         while signals().wait().is_ok() {
             action();
@@ -66,27 +72,50 @@ impl Interrupt {
 /// Ends the program at once when a signal comes, until it is disarmed. This is for work that the kernel undoes when the
 /// process ends, also in the midst of a long system call.
 #[derive(Debug)]
-pub struct EndAtOnce(Arc<Mutex<bool>>);
+pub struct EndAtOnce(Arc<Mutex<Plan>>);
+
+/// What to do when a signal comes.
+#[derive(Debug, Default)]
+struct Plan {
+    armed: bool,
+    /// A file that is not yet complete.
+    remove: Option<PathBuf>,
+}
 
 impl EndAtOnce {
     /// `state` says how things stand then.
     pub fn arm(state: &'static str) -> Result<Self> {
-        let armed = Arc::new(Mutex::new(true));
-        let by_thread = Arc::clone(&armed);
+        let plan = Arc::new(Mutex::new(Plan {
+            armed: true,
+            remove: None,
+        }));
+        let by_thread = Arc::clone(&plan);
         on_signal(move || {
-            // Held until the end: whoever disarms does it before or not at all.
-            let armed = by_thread.lock().unwrap_or_else(PoisonError::into_inner);
-            if *armed {
+            // Held until the end: whoever changes the plan does it before or not at all.
+            let plan = by_thread.lock().unwrap_or_else(PoisonError::into_inner);
+            if plan.armed {
+                if let Some(path) = &plan.remove {
+                    let _ = std::fs::remove_file(path);
+                }
                 let failure = interrupted(state);
                 anstream::eprintln!("\r{failure}");
                 std::process::exit(failure.status as i32);
             }
         })?;
-        Ok(Self(armed))
+        Ok(Self(plan))
     }
 
     /// From now on signals do nothing.
     pub fn disarm(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.plan().armed = false;
+    }
+
+    /// This file, and no other any more, is to be removed then.
+    pub fn remove(&self, path: Option<&Path>) {
+        self.plan().remove = path.map(Path::to_path_buf);
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,7 +17,7 @@ impl KernelLog {
     pub fn from_now() -> Self {
         let open = || {
             let mut options = OpenOptions::new();
-            let flags = OFlags::NONBLOCK.bits().cast_signed();
+            let flags = OFlags::NONBLOCK.bits() as i32;
             let mut log = options.read(true).custom_flags(flags).open("/dev/kmsg")?;
             log.seek(SeekFrom::End(0))?;
             std::io::Result::Ok(log)

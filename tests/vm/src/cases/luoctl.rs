@@ -10,6 +10,8 @@ use crate::test::{Config, Orchestrator, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::mount::{mount, MsFlags};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::json;
 use std::fs::File;
 use std::process::Command;
@@ -166,6 +168,7 @@ fn arrive(ctx: &mut Ctx) -> Result<()> {
         ),
         false => ensure!(list.ends_with("no sessions"), "{list}"),
     }
+    interrupted(ctx)?;
     if is_ours(ctx) {
         let info = luoctl::json(&["info"])?;
         ensure!(info["live_updates"] == 1, "{info}");
@@ -247,6 +250,19 @@ fn finished(ctx: &Ctx) -> Result<()> {
             ),
         }
     })
+}
+
+/// Ctrl-C while the contents go to somebody who does not take them.
+fn interrupted(ctx: &Ctx) -> Result<()> {
+    mkfifo("/tmp/pipe", Mode::S_IRWXU)?;
+    let child = luoctl::start(&["retrieve", "vm 1", "1=/tmp/pipe"])?;
+    let timeout = std::time::Duration::from_secs(60);
+    let held = || luoctl::custodian("vm 1").is_ok();
+    ctx.wait_for("the custodian", timeout, held)?;
+    luoctl::interrupt(&child)?;
+    let said = ["interrupted: the session is still held, and nothing is lost"];
+    luoctl::failed(&child.wait_with_output()?, 130, &said)?;
+    luoctl::custodian("vm 1").map(drop)
 }
 
 fn a_full_disk() -> Result<()> {

@@ -15,7 +15,6 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// The cases.
@@ -302,16 +301,6 @@ fn freeze_fails(ctx: &mut Ctx) -> Result<()> {
     recorder.remove()
 }
 
-fn start(args: &[&str]) -> Result<Child> {
-    let mut command = luoctl::command(args);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command.spawn()?)
-}
-
-fn interrupt(child: &Child) -> Result<()> {
-    Ok(kill(Pid::from_raw(child.id().try_into()?), Signal::SIGINT)?)
-}
-
 /// Ctrl-C while a file is being preserved, and while one is being prepared.
 fn interrupted(ctx: &mut Ctx) -> Result<()> {
     luoctl::need(ctx)?;
@@ -319,9 +308,9 @@ fn interrupted(ctx: &mut Ctx) -> Result<()> {
     let (memory, other) = (filled()?, recorder.open(Kind::C, 1)?);
     recorder.take()?;
     recorder.hold("preserve", 1)?;
-    let child = start(&["preserve", "vm", &file(1, &memory), &file(2, &other)])?;
+    let child = luoctl::start(&["preserve", "vm", &file(1, &memory), &file(2, &other)])?;
     recorder.wait_for(ctx, "preserve c1")?;
-    interrupt(&child)?;
+    luoctl::interrupt(&child)?;
     failed(
         &child.wait_with_output()?,
         130,
@@ -335,9 +324,9 @@ fn interrupted(ctx: &mut Ctx) -> Result<()> {
     ctx.kexec_load()?;
     recorder.take()?;
     recorder.hold("prepare", 1)?;
-    let child = start(&["update"])?;
+    let child = luoctl::start(&["update"])?;
     recorder.wait_for(ctx, "prepare c1")?;
-    interrupt(&child)?;
+    luoctl::interrupt(&child)?;
     recorder.open_gate()?;
     let said = ["interrupted: this kernel goes on, and every session is as before"];
     failed(&child.wait_with_output()?, 130, &said)?;

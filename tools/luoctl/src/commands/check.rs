@@ -57,11 +57,10 @@ struct Report {
 
 impl Report {
     fn of(machine: &Machine, orchestrator: Result<Option<String>>) -> Self {
-        let ours = matches!(orchestrator, Ok(Some(_)));
         let findings = vec![
             handover(machine),
-            device(machine, orchestrator),
-            handlers(machine, ours),
+            device(machine, &orchestrator),
+            handlers(machine, &orchestrator),
             scratch(machine),
             image(machine),
         ];
@@ -121,57 +120,58 @@ fn handover(machine: &Machine) -> Finding {
     }
 }
 
-fn device(machine: &Machine, orchestrator: Result<Option<String>>) -> Finding {
+fn device(machine: &Machine, orchestrator: &Result<Option<String>>) -> Finding {
     const WHAT: &str = "orchestrator";
-    match orchestrator {
-        Ok(Some(name)) => good(WHAT, name),
-        Ok(None) => good(WHAT, "the kernel's own: no lists, no PREPARE"),
-        Err(Failure {
-            status: Status::NotReady,
-            cause,
-            next,
-        }) => match machine.has_module() {
-            true => not(
-                WHAT,
-                Verdict::Missing,
-                "luo.ko is in, but there is no /dev/liveupdate",
-                "mount devtmpfs on /dev, or see to udev",
-            ),
-            false => not(WHAT, Verdict::Missing, cause, next),
-        },
+    let failure = match orchestrator {
+        Ok(Some(name)) => return good(WHAT, name),
+        Ok(None) => return good(WHAT, "the kernel's own: no lists, no PREPARE"),
+        Err(failure) => failure,
+    };
+    match failure.status {
+        Status::NotReady if machine.has_module() => not(
+            WHAT,
+            Verdict::Missing,
+            "luo.ko is in, but there is no /dev/liveupdate",
+            "mount devtmpfs on /dev, or see to udev",
+        ),
         // It is there; what keeps us from it need not keep others.
-        Err(Failure {
-            status: Status::Busy,
-            cause,
-            next,
-        }) => not(WHAT, Verdict::Unknown, cause, next),
-        Err(failure) => not(WHAT, Verdict::Missing, failure.cause, failure.next),
+        Status::Busy => not(WHAT, Verdict::Unknown, &failure.cause, &failure.next),
+        _ => not(WHAT, Verdict::Missing, &failure.cause, &failure.next),
     }
 }
 
-fn handlers(machine: &Machine, ours: bool) -> Finding {
+fn handlers(machine: &Machine, orchestrator: &Result<Option<String>>) -> Finding {
     const WHAT: &str = "file types";
-    match machine.handlers() {
-        Some(handlers) if handlers.is_empty() => not(
+    let unknown = |detail: &str, next: &str| not(WHAT, Verdict::Unknown, detail, next);
+    match (machine.handlers(), orchestrator) {
+        (Some(handlers), _) if handlers.is_empty() => not(
             WHAT,
             Verdict::Missing,
             "no handler is registered",
             "load the handlers' modules",
         ),
-        Some(handlers) => {
+        (Some(handlers), _) => {
             let names: Vec<&str> = handlers
                 .iter()
                 .map(|handler| handler.format.as_str())
                 .collect();
             good(WHAT, names.join(", "))
         }
-        None if ours => not(WHAT, Verdict::Unknown, "cannot be seen", DEBUGFS),
-        None => not(
-            WHAT,
-            Verdict::Unknown,
+        (None, Ok(None)) => unknown(
             "this orchestrator does not tell",
             "see the configuration of the kernel, such as CONFIG_LIVEUPDATE_MEMFD",
         ),
+        (
+            None,
+            Err(Failure {
+                status: Status::NotReady,
+                ..
+            }),
+        ) => unknown(
+            "there is no orchestrator that could have any",
+            "first see to that",
+        ),
+        (None, _) => unknown("cannot be seen", DEBUGFS),
     }
 }
 

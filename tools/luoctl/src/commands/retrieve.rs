@@ -11,7 +11,7 @@ use crate::custodian::{self, Custodian};
 use crate::device;
 use crate::failure::{Failure, Result, Status};
 use crate::held::AllHeld;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, EndAtOnce};
 use crate::proc::{Proc, Process};
 use crate::token;
 use command_fds::{CommandFdExt, FdMapping};
@@ -28,9 +28,11 @@ const LISTEN_FDS_START: i32 = 3;
 /// Takes the files.
 pub fn run(args: &cli::Retrieve) -> Result<()> {
     makes_sense(args)?;
-    let interrupt = Interrupt::watch()?;
+    // Not between the moment that the session is ours and the moment that the custodian has it.
+    interrupt::block()?;
     let mut custody = Custody::take(&args.name)?;
-    let result = retrieve(args, &mut custody, &interrupt);
+    let interruption = EndAtOnce::arm("the session is still held, and nothing is lost")?;
+    let result = retrieve(args, &mut custody, &interruption);
     result.map_err(|mut failure| {
         failure = failure.about(format_args!("session '{}'", args.name));
         failure.cause += &format!(" (the session is held by PID {})", custody.custodian.pid);
@@ -58,7 +60,7 @@ fn makes_sense(args: &cli::Retrieve) -> Result<()> {
     }
 }
 
-fn retrieve(args: &cli::Retrieve, custody: &mut Custody, interrupt: &Interrupt) -> Result<()> {
+fn retrieve(args: &cli::Retrieve, custody: &mut Custody, interruption: &EndAtOnce) -> Result<()> {
     let there = custody.tokens()?;
     if let Some(there) = &there {
         if let Some(file) = args.files.iter().find(|file| !there.contains(&file.token)) {
@@ -67,8 +69,7 @@ fn retrieve(args: &cli::Retrieve, custody: &mut Custody, interrupt: &Interrupt) 
     }
     for file in &args.files {
         if let Some(path) = &file.path {
-            interrupt.check("the session is still held, and nothing is lost")?;
-            custody.copy(file.token, path, interrupt)?;
+            custody.copy(file.token, path, interruption)?;
         }
     }
     let named: Vec<u64> = args.files.iter().map(|file| file.token).collect();
@@ -158,12 +159,14 @@ impl Custody {
         file.map_err(|error| Failure::from(error).about(format_args!("token {token:#x}")))
     }
 
-    fn copy(&self, token: u64, path: &Path, interrupt: &Interrupt) -> Result<()> {
+    fn copy(&self, token: u64, path: &Path, interruption: &EndAtOnce) -> Result<()> {
         let target = Target::create(path)?;
+        interruption.remove(target.new_path());
         let source = File::from(self.file(token)?);
         target
-            .fill(&source, interrupt)
+            .fill(&source)
             .map_err(|failure| failure.about(format_args!("token {token:#x}")))?;
+        interruption.remove(None);
         target.done();
         Ok(())
     }
@@ -183,7 +186,7 @@ impl Custody {
         match self.prepare_command(words, tokens, finish) {
             Err(failure) => failure,
             Ok(mut command) => {
-                crate::interrupt::unblock();
+                interrupt::unblock();
                 let error = command.exec();
                 // It has become nothing, so the session is not to be finished. If the custodian cannot be told, it is
                 // gone, which is worse than that the command is not there.
@@ -192,7 +195,7 @@ impl Custody {
                 }
                 let next = "give the path of a program that can be run";
                 Failure::io(
-                    format_args!("cannot run {}", words[0].display()),
+                    format_args!("cannot run {}", Path::new(&words[0]).display()),
                     error,
                     next,
                 )

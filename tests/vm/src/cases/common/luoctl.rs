@@ -3,11 +3,13 @@
 //! `luoctl`, as an operator runs it.
 
 use crate::ctx::Ctx;
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Where the harness puts it.
 pub const PROGRAM: &str = "/bin/luoctl";
@@ -78,6 +80,18 @@ pub fn failed(output: &Output, code: i32, wanted: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Starts a command, to be looked at later.
+pub fn start(args: &[&str]) -> Result<Child> {
+    let mut command = command(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command.spawn()?)
+}
+
+/// Ctrl-C.
+pub fn interrupt(child: &Child) -> Result<()> {
+    Ok(kill(Pid::from_raw(child.id().try_into()?), Signal::SIGINT)?)
+}
+
 /// `TOKEN=FILE` of a file that this process has open.
 pub fn file(token: u64, file: &File) -> String {
     format!(
@@ -100,11 +114,8 @@ pub fn session(name: &str) -> Result<Option<Value>> {
 /// The process that holds a session for luoctl.
 pub fn custodian(name: &str) -> Result<i32> {
     let session = session(name)?.with_context(|| format!("no session {name}"))?;
-    match &session["held_by"][0] {
-        holder if holder["custodian"] == true => {
-            let pid = holder["pid"].as_i64().context("its PID")?;
-            Ok(i32::try_from(pid)?)
-        }
-        _ => bail!("no custodian: {session}"),
-    }
+    let holders = session["held_by"].as_array().context("its holders")?;
+    let custodian = holders.iter().find(|holder| holder["custodian"] == true);
+    let pid = custodian.with_context(|| format!("no custodian: {session}"))?["pid"].as_i64();
+    Ok(i32::try_from(pid.context("its PID")?)?)
 }
