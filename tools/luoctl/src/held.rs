@@ -8,6 +8,8 @@
 use crate::failure::{chain, Failure, Result, Status};
 use crate::proc::{Descriptor, Proc, Process};
 use liveupdate::{Session, SessionName};
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+use std::collections::hash_map::{Entry, HashMap};
 
 /// A session, and who has it.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl Held {
 }
 
 /// A descriptor that we were not given, and why.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Denied {
     /// The process that has it.
     pub process: Process,
@@ -44,27 +46,34 @@ pub struct Denied {
     pub why: String,
 }
 
+/// What a session is known by: of each kind a name is there once.
+type Key = (SessionName, bool);
+
 /// All sessions that are held.
 #[derive(Debug, Default)]
 pub struct AllHeld {
     /// Those that we have now, too.
     pub sessions: Vec<Held>,
-    /// Those that we do not.
+    /// Those that we do not, one for each process and reason.
     pub denied: Vec<Denied>,
+    /// Where in `sessions` each is.
+    places: HashMap<Key, usize>,
+    /// Until they are closed.
+    _limit: Option<FileLimit>,
 }
 
 impl AllHeld {
     /// Looks for them.
     #[must_use]
     pub fn find(proc: &Proc) -> Self {
-        let mut all = Self::default();
+        let mut all = Self {
+            _limit: FileLimit::raise(),
+            ..Self::default()
+        };
         for descriptor in proc.sessions() {
             match open(&descriptor) {
                 Ok((session, name)) => all.add(session, name, descriptor.process),
-                Err(Some(why)) => all.denied.push(Denied {
-                    process: descriptor.process,
-                    why,
-                }),
+                Err(Some(why)) => all.deny(descriptor.process, why),
                 Err(None) => {}
             }
         }
@@ -73,37 +82,67 @@ impl AllHeld {
 
     fn add(&mut self, session: Session, name: SessionName, holder: Process) {
         let outgoing = matches!(session, Session::Outgoing(_));
-        // Of each kind a name is there once.
-        let known = self
-            .sessions
-            .iter_mut()
-            .find(|held| held.name == name && held.is_outgoing() == outgoing);
-        match known {
-            Some(held) if held.holders.contains(&holder) => {}
-            Some(held) => held.holders.push(holder),
-            None => self.sessions.push(Held {
-                session,
-                name,
-                holders: vec![holder],
-            }),
+        match self.places.entry((name.clone(), outgoing)) {
+            Entry::Occupied(place) => {
+                let holders = &mut self.sessions[*place.get()].holders;
+                if !holders.contains(&holder) {
+                    holders.push(holder);
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(self.sessions.len());
+                self.sessions.push(Held {
+                    session,
+                    name,
+                    holders: vec![holder],
+                });
+            }
+        }
+    }
+
+    fn deny(&mut self, process: Process, why: String) {
+        let denied = Denied { process, why };
+        if self.denied.last() != Some(&denied) {
+            self.denied.push(denied);
         }
     }
 
     /// The session of this name and kind.
     #[must_use]
     pub fn get(&self, name: &SessionName, outgoing: bool) -> Option<&Held> {
-        self.sessions
-            .iter()
-            .find(|held| held.name == *name && held.is_outgoing() == outgoing)
+        let place = self.places.get(&(name.clone(), outgoing))?;
+        self.sessions.get(*place)
     }
 
-    /// Gives that session away.
-    pub fn take(&mut self, name: &SessionName, outgoing: bool) -> Option<Held> {
-        let index = self
-            .sessions
-            .iter()
-            .position(|held| held.name == *name && held.is_outgoing() == outgoing)?;
-        Some(self.sessions.swap_remove(index))
+    /// Keeps that session, and lets go of all others.
+    #[must_use]
+    pub fn take(mut self, name: &SessionName, outgoing: bool) -> Option<Held> {
+        let place = self.places.remove(&(name.clone(), outgoing))?;
+        Some(self.sessions.swap_remove(place))
+    }
+}
+
+/// The limit on open files as it was, to be so again: a program that we become would have it, too.
+#[derive(Debug)]
+struct FileLimit(Rlimit);
+
+impl FileLimit {
+    /// Each session that we look at is a descriptor of ours, and a machine may have many. If the limit cannot be raised,
+    /// those beyond it are told of as denied.
+    fn raise() -> Option<Self> {
+        let before = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: before.maximum,
+            ..before
+        };
+        setrlimit(Resource::Nofile, raised).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for FileLimit {
+    fn drop(&mut self) {
+        let _ = setrlimit(Resource::Nofile, self.0);
     }
 }
 

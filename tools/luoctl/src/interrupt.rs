@@ -6,6 +6,7 @@
 //! session may keep for long.
 
 use crate::failure::{Failure, Result, Status};
+use crate::output::complain;
 use nix::sys::signal::{SigSet, Signal};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +99,7 @@ impl EndAtOnce {
                     let _ = std::fs::remove_file(path);
                 }
                 let failure = interrupted(state);
-                anstream::eprintln!("\r{failure}");
+                complain(format_args!("\r{failure}"));
                 std::process::exit(failure.status as i32);
             }
         })?;

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match luoctl::commands::run(Cli::parse()) {
         Ok(code) => code,
         Err(failure) => {
-            anstream::eprintln!("{failure}");
+            luoctl::output::complain(&failure);
             failure.exit_code()
         }
     }

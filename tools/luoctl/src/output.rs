@@ -73,9 +73,19 @@ fn unwritten(error: std::io::Error) -> Failure {
     Failure::io("standard output", error, "send the output elsewhere")
 }
 
+/// What was done. That nobody reads it does not undo it.
+pub fn say(text: impl Display) {
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
 /// Something to know that is no error, on standard error.
 pub fn note(text: impl Display) {
-    anstream::eprintln!("{WARNING}note{WARNING:#}: {text}");
+    complain(format_args!("{WARNING}note{WARNING:#}: {text}"));
+}
+
+/// Writes to standard error.
+pub fn complain(text: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 /// A number of bytes as people read it.

@@ -119,11 +119,23 @@ impl Proc {
             pid,
             command: match command.trim() {
                 "" => "?".into(),
-                command => command.into(),
+                command => printable(command),
             },
             custodian,
         }
     }
+}
+
+/// A process may call itself what it likes, and the operator's terminal is not to obey it.
+fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// The entries of a folder that are numbers.
@@ -183,5 +195,13 @@ mod tests {
         assert_eq!(holders.len(), 1);
         assert_eq!(holders[0].to_string(), "agent (PID 4000003)");
         assert!(proc.holders(Path::new("/dev/zero")).is_empty());
+    }
+
+    #[test]
+    fn names_of_processes_do_not_reach_the_terminal_raw() {
+        let root = tempfile::tempdir().unwrap();
+        process(root.path(), 4_000_001, "\u{1b}[2Jx", b"", &[]);
+        let process = Proc::at(root.path()).process(4_000_001);
+        assert_eq!(process.command, "\\u{1b}[2Jx");
     }
 }

@@ -3,17 +3,19 @@
 //! A live update by `luoctl` alone, and what it shows on the way.
 
 use super::common::luoctl::{self, fails, file, says};
-use super::common::{data, is_ours, memfd, refused};
+use super::common::{data, is_ours, memfd, only_ours, refused};
 use crate::ctx::Ctx;
 use crate::kexec;
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::mount::{mount, MsFlags};
+use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// The cases.
@@ -26,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ),
     Test::new("unpreserve", Config::new(), &[unpreserve]),
     Test::new("others", Config::new(), &[others]),
+    Test::new("many", Config::new(), &[many]),
 ];
 
 const SIZE: u64 = 3 << 20;
@@ -343,4 +346,39 @@ fn others(ctx: &mut Ctx) -> Result<()> {
         6,
         &["no session 'agent' to hand on"],
     )
+}
+
+/// More sessions than a process may have open by default.
+fn many(ctx: &mut Ctx) -> Result<()> {
+    const COUNT: usize = 600;
+    const LIMIT: u64 = 256;
+    luoctl::need(ctx)?;
+    only_ours(ctx, "it has no list, and no PREPARE")?;
+    let device = ctx.device()?;
+    let sessions = (0..COUNT)
+        .map(|i| Ok(device.create_session(format!("vm-{i}"))?))
+        .collect::<Result<Vec<_>>>()?;
+    drop(device);
+    ctx.kexec_load()?;
+    let limited = |args: &[&str]| -> Result<String> {
+        let mut command = luoctl::command(args);
+        let limit = || setrlimit(Resource::RLIMIT_NOFILE, LIMIT, 4096).map_err(Into::into);
+        // SAFETY: between fork and exec it calls the kernel and touches nothing else.
+        let output = unsafe { command.pre_exec(limit) }.output()?;
+        ensure!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let list = limited(&["list"])?;
+    let me = format!("(PID {})", std::process::id());
+    let held = list.lines().filter(|line| line.ends_with(&me)).count();
+    ensure!(
+        held == COUNT,
+        "{held} of {COUNT} are shown with their holder"
+    );
+    limited(&["update", "--dry-run", "vm-0", "vm-599"])?;
+    drop(sessions);
+    Ok(())
 }

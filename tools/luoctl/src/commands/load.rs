@@ -6,7 +6,7 @@ use crate::cli;
 use crate::failure::{Failure, Result, Status};
 use crate::kexec;
 use crate::machine::{parameter, Machine};
-use crate::output::{bytes, note};
+use crate::output::{bytes, note, say};
 use crate::progress::Progress;
 use std::fs::File;
 use std::io;
@@ -33,7 +33,7 @@ pub fn run(args: &cli::Load) -> Result<()> {
         initrd: initrd.as_ref().map(size),
     };
     loaded.map_err(|error| refused(&error, args, &sizes, machine.scratch().as_deref()))?;
-    anstream::println!("loaded: {sizes}, to be started with: {line}");
+    say(format_args!("loaded: {sizes}, to be started with: {line}"));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::device;
 use crate::failure::{Failure, Result};
 use crate::interrupt::EndAtOnce;
 use crate::machine::Machine;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::source;
 use crate::token::{self, TokenPath};
@@ -42,10 +43,10 @@ pub fn run(args: &cli::Preserve) -> Result<()> {
     custodian.keep()?;
     let pid = custodian.pid;
     let s = if count == 1 { "" } else { "s" };
-    anstream::println!(
+    say(format_args!(
         "session '{}' with {count} file{s} is held until the kexec by PID {pid}",
         args.name
-    );
+    ));
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::device;
 use crate::failure::{Failure, Result, Status};
 use crate::held::AllHeld;
 use crate::interrupt::{self, EndAtOnce};
+use crate::output::say;
 use crate::proc::{Proc, Process};
 use crate::token;
 use command_fds::{CommandFdExt, FdMapping};
@@ -107,17 +108,16 @@ fn retrieve(args: &cli::Retrieve, custody: &mut Custody, interruption: &EndAtOnc
     }
     if finish {
         custody.finish()?;
-        anstream::println!("session '{}' is finished", args.name);
+        say(format_args!("session '{}' is finished", args.name));
         return Ok(());
     }
     let left = left.map_or("what is left of it".into(), |left| {
         format!("{left} more files")
     });
-    anstream::println!(
+    say(format_args!(
         "session '{}' with {left} is held by PID {}, until `luoctl retrieve {0} --finish`",
-        args.name,
-        custody.custodian.pid
-    );
+        args.name, custody.custodian.pid
+    ));
     Ok(())
 }
 

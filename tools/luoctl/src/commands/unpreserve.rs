@@ -6,6 +6,7 @@ use crate::cli;
 use crate::custodian;
 use crate::failure::{Failure, Result, Status};
 use crate::held::{self, AllHeld};
+use crate::output::say;
 use crate::proc::Proc;
 use crate::token;
 use liveupdate::Session;
@@ -15,8 +16,7 @@ pub fn run(args: &cli::Unpreserve) -> Result<()> {
     token::all_different(args.tokens.iter().copied())?;
     // Says what is missing in general before it says that there is no such session.
     drop(crate::device::open()?);
-    let mut all = AllHeld::find(&Proc::default());
-    let held = all
+    let held = AllHeld::find(&Proc::default())
         .take(&args.name, true)
         .ok_or_else(|| held::unknown(&args.name))?;
     let Session::Outgoing(session) = &held.session else {
@@ -45,6 +45,9 @@ pub fn run(args: &cli::Unpreserve) -> Result<()> {
     }
     // The last descriptor is ours: with it the session ends.
     drop(held);
-    anstream::println!("session '{}' has ended, its files are as before", args.name);
+    say(format_args!(
+        "session '{}' has ended, its files are as before",
+        args.name
+    ));
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::kernel_log::KernelLog;
 use crate::kexec;
 use crate::machine::Machine;
-use crate::output::note;
+use crate::output::{note, say};
 use crate::proc::Proc;
 use crate::progress::Progress;
 use liveupdate::{OutgoingSession, Session, SessionInfo, SessionName, State};
@@ -29,7 +29,9 @@ pub fn run(args: &cli::Update) -> Result<()> {
     let prepared = sessions.prepare(&interrupt)?;
     if args.dry_run {
         drop(prepared);
-        anstream::println!("nothing stands in the way of a live update; {UNCHANGED}");
+        say(format_args!(
+            "nothing stands in the way of a live update; {UNCHANGED}"
+        ));
         return Ok(());
     }
     let progress = Progress::spinner("writing what is not yet on disk");
