@@ -140,7 +140,7 @@ clean-cache:
 
 help:
 	@echo 'make             luo.ko and the user-space tools'
-	@echo 'make demo        live-update a virtual machine under real data (DATA=<file or folder>)'
+	@echo 'make demo        change the kernel under real data (DATA=<file or folder>) and a virtual machine'
 	@echo 'make check       every test (FILTER=<part of a name>); check-host, check-vm: some'
 	@echo 'make check-debug the tests in VMs on a kernel with lockdep and more of that kind'
 	@echo 'make check-intree the tests that go through kexec, with this tree inside of a kernel'"'"'s'

@@ -101,6 +101,12 @@ impl Ctx {
             .context("reboot(LINUX_REBOOT_CMD_KEXEC)")
     }
 
+    /// The same, with somebody else who calls reboot(): `jump` makes them, and returns why they did not.
+    pub fn kexec_by(&mut self, jump: impl FnOnce() -> anyhow::Error) -> Result<Infallible> {
+        self.kexec_load()?;
+        self.jump(|| Err(jump()))
+    }
+
     /// Lets `execute` start the loaded kernel. Returns only when that failed.
     pub fn jump<T>(&mut self, execute: impl FnOnce() -> Result<T>) -> Result<T> {
         report::send(&Event::Jump {

@@ -50,6 +50,7 @@ pub struct Config {
     orchestrators: &'static [Orchestrator],
     recorder: bool,
     params: &'static str,
+    nested: bool,
     timeout_s: u32,
     allow_log: &'static [&'static str],
 }
@@ -71,6 +72,7 @@ impl Config {
             orchestrators: &[Orchestrator::Default],
             recorder: false,
             params: "",
+            nested: false,
             // A kernel takes seconds, but not on a busy machine that emulates it.
             timeout_s: 240,
             allow_log: &[],
@@ -118,6 +120,14 @@ impl Config {
         Self { params, ..self }
     }
 
+    /// With what it takes to run virtual machines in it: KVM's modules, the sample VMM and its guest.
+    pub const fn nested(self) -> Self {
+        Self {
+            nested: true,
+            ..self
+        }
+    }
+
     /// Seconds that each stage may take.
     pub const fn timeout_s(self, timeout_s: u32) -> Self {
         Self { timeout_s, ..self }
@@ -142,6 +152,7 @@ impl Config {
             orchestrators: self.orchestrators.to_vec(),
             recorder: self.recorder,
             params: self.params.into(),
+            nested: self.nested,
             timeout_s: self.timeout_s,
             allow_log: self.allow_log.iter().map(|&s| s.into()).collect(),
         }

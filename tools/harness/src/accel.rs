@@ -62,11 +62,8 @@ fn boots(folder: &Path, inputs: &Inputs, guest: &Guest) -> Result<bool> {
         seed: 0,
     };
     let initramfs = folder.join("initramfs.cpio");
-    image::write(
-        &initramfs,
-        &image::base(guest, inputs, &image::Extras::default())?,
-        &plan,
-    )?;
+    let base = image::base(guest, inputs, &image::Extras::default())?;
+    image::write(&initramfs, &[&base], &plan)?;
     let mut qemu = Qemu::start(&Machine {
         accel: Accel::Kvm,
         memory_mib: 512,

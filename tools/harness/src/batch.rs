@@ -148,6 +148,7 @@ mod tests {
             orchestrators: vec![Orchestrator::C, Orchestrator::Default],
             recorder: false,
             params: String::new(),
+            nested: false,
             timeout_s,
             allow_log: vec![],
         };

@@ -49,6 +49,8 @@ struct Run<'a> {
     logs: PathBuf,
     /// The common part of all initramfs images.
     base: Vec<u8>,
+    /// What those have beside it that run virtual machines.
+    nested: Vec<u8>,
     tally: &'a Tally,
     queue: Mutex<VecDeque<Batch>>,
 }
@@ -72,6 +74,7 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
         options,
         logs,
         base: image::base(guest, inputs, &extras)?,
+        nested: image::nested(guest, inputs)?,
         tally: &tally,
         queue: Mutex::new(batch::batches(&tests).into()),
     };
@@ -148,7 +151,12 @@ impl Run<'_> {
             self.options.accel,
         );
         let initramfs = logs.join("initramfs.cpio");
-        image::write(&initramfs, &self.base, &plan)?;
+        let more = if batch.config.nested {
+            &self.nested[..]
+        } else {
+            &[]
+        };
+        image::write(&initramfs, &[&self.base, more], &plan)?;
         let machine = Machine {
             accel: self.options.accel,
             memory_mib: batch.config.memory_mib,

@@ -9,18 +9,34 @@ use std::process::{Command, Stdio};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The built program.
+/// The built programs.
 #[derive(Debug)]
 pub struct Guest {
-    /// Its path.
+    /// What is `/init` there.
     pub program: PathBuf,
+    /// The sample VMM, and what is `/init` in its guest.
+    pub vmm: Vmm,
+}
+
+/// The programs of samples/vmm.
+#[derive(Debug)]
+pub struct Vmm {
+    /// The VMM.
+    pub program: PathBuf,
+    /// What runs in its guest.
+    pub guest: PathBuf,
 }
 
 impl Guest {
-    /// Builds it.
+    /// Builds them.
     pub fn build(repo: &Path) -> Result<Self> {
-        let program = build_static(repo, "luo-vm", "--bin", "luo-vm")?;
-        Ok(Self { program })
+        Ok(Self {
+            program: build_static(repo, "luo-vm", "--bin", "luo-vm")?,
+            vmm: Vmm {
+                program: build_static(repo, "luo-vmm", "--bin", "luo-vmm")?,
+                guest: build_static(repo, "luo-vmm", "--bin", "luo-vmm-guest")?,
+            },
+        })
     }
 
     /// Its test cases.

@@ -6,7 +6,7 @@ use crate::guest::Guest;
 use crate::initramfs::Archive;
 use crate::inputs::Inputs;
 use anyhow::{Context, Result};
-use luo_vm_protocol::{Plan, NEXT_FOLDER, PLAN_PATH};
+use luo_vm_protocol::{Plan, NESTED_FOLDER, NEXT_FOLDER, PLAN_PATH};
 use std::path::{Path, PathBuf};
 
 /// What only some VMs have in their initramfs.
@@ -47,11 +47,42 @@ pub fn base(guest: &Guest, inputs: &Inputs, extras: &Extras) -> Result<Vec<u8>> 
     archive.finish()
 }
 
-/// Writes an image: what every VM has, and this plan.
-pub fn write(path: &Path, base: &[u8], plan: &Plan) -> Result<()> {
+/// KVM's modules, in the kernel's build folder.
+const KVM_MODULES: &[&str] = &[
+    "virt/lib/irqbypass.ko",
+    "arch/x86/kvm/kvm.ko",
+    "arch/x86/kvm/kvm-amd.ko",
+    "arch/x86/kvm/kvm-intel.ko",
+];
+
+/// What a VM has beside that if virtual machines are to run in it.
+pub fn nested(guest: &Guest, inputs: &Inputs) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    let folder = NESTED_FOLDER.trim_start_matches('/');
+    archive.folder(folder)?;
+    if let Some(build) = &inputs.linux_build {
+        for path in KVM_MODULES {
+            let (path, name) = (build.join(path), path.rsplit('/').next().unwrap_or(path));
+            // Another kernel may have fewer of them, or have them built in.
+            if path.exists() {
+                archive.copy(&format!("{folder}/{name}"), 0o644, &path)?;
+            }
+        }
+    }
+    archive.copy(&format!("{folder}/vmm"), 0o755, &guest.vmm.program)?;
+    let mut innermost = Archive::new();
+    innermost.folder("dev")?;
+    innermost.device("dev/console", 5, 1)?;
+    innermost.copy("init", 0o755, &guest.vmm.guest)?;
+    archive.file(&format!("{folder}/initramfs"), 0o644, &innermost.finish()?)?;
+    archive.finish()
+}
+
+/// Writes an image: these archives, and this plan.
+pub fn write(path: &Path, archives: &[&[u8]], plan: &Plan) -> Result<()> {
     let mut archive = Archive::new();
     add_plan(&mut archive, plan)?;
-    std::fs::write(path, [base, &archive.finish()?].concat())
+    std::fs::write(path, [archives.concat(), archive.finish()?].concat())
         .with_context(|| path.display().to_string())
 }
 

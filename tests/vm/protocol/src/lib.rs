@@ -25,6 +25,10 @@ pub const DISK_INITRAMFS: &str = "luo-initramfs";
 /// Folder of the initramfs with the files `kernel` and `initramfs` to kexec into, in a VM without disks.
 pub const NEXT_FOLDER: &str = "/next";
 
+/// Folder of the initramfs with what it takes to run virtual machines in the VM: KVM's modules as `*.ko`, the VMM as
+/// `vmm`, and `initramfs` for its guest, whose kernel is the VM's own.
+pub const NESTED_FOLDER: &str = "/nested";
+
 /// Serial number of the virtio disk that holds the demo's data, a tar archive.
 pub const DISK_DATA: &str = "luo-data";
 

@@ -38,6 +38,8 @@ pub struct VmConfig {
     pub recorder: bool,
     /// Parameters of `luo.ko`.
     pub params: String,
+    /// Whether it is to have what it takes to run virtual machines in it: KVM's modules, the sample VMM and its guest.
+    pub nested: bool,
     /// Seconds that a stage of the test may take.
     pub timeout_s: u32,
     /// Pieces of console lines that may look like a kernel bug and are wanted here.

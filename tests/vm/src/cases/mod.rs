@@ -41,6 +41,7 @@ mod order_each;
 mod prepare;
 mod races;
 mod selftests;
+mod vmm;
 mod watching;
 mod writeback;
 
@@ -86,6 +87,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("order_each", order_each::TESTS),
     ("prepare", prepare::TESTS),
     ("selftests", selftests::TESTS),
+    ("vmm", vmm::TESTS),
     ("watching", watching::TESTS),
     ("writeback", writeback::TESTS),
 ];
