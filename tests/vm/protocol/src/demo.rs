@@ -21,8 +21,12 @@ pub enum Step {
     Load,
     /// CREATE_SESSION and all PRESERVE_FD. The service goes on meanwhile.
     Preserve,
+    /// The same for the virtual machine, which runs meanwhile.
+    PreserveGuest,
     /// kexec_file_load(2). The service goes on meanwhile.
     LoadKernel,
+    /// The virtual machine is made to stand still, and its state written.
+    PauseGuest,
     /// insmod in the new kernel.
     LoadModule,
     /// RETRIEVE_SESSION and all RETRIEVE_FD.
@@ -31,6 +35,10 @@ pub enum Step {
     Finish,
     /// From the start of the service to its first answer, with retrieve and finish in it.
     FirstAnswer,
+    /// insmod of KVM's modules in the new kernel.
+    LoadKvm,
+    /// From the start of the VMM to the guest that runs on.
+    ResumeGuest,
     /// Checking every sum.
     Verify,
 }
@@ -65,6 +73,27 @@ pub enum DemoEvent {
         memfds: u64,
         /// Sessions these are preserved in.
         sessions: u64,
+    },
+    /// A virtual machine runs beside the service.
+    Guest {
+        /// Its processors.
+        processors: u64,
+        /// How far it has counted.
+        count: u64,
+    },
+    /// There can be none.
+    NoGuest {
+        /// Why.
+        why: String,
+    },
+    /// The virtual machine goes on: it left out no number and said none twice, and every word of its memory was right.
+    GuestVerdict {
+        /// How far it had counted in the old kernel.
+        before: u64,
+        /// How far by now.
+        after: u64,
+        /// The longest time between two numbers since, by its own clock.
+        gap_ms: u64,
     },
     /// The service answered requests, and each answer had the right sum.
     Served {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The demonstration: a service keeps its data while the kernel under it is replaced.
+//! The demonstration: a service keeps its data, and a virtual machine runs on, while the kernel under them is replaced.
 
 mod client;
 pub mod clock;
+mod guest;
 mod service;
 mod store;
 
@@ -13,6 +14,7 @@ use anyhow::{bail, Context, Result};
 use client::Client;
 use luo_vm_protocol::demo::{DemoEvent, Step, MARK_CLOCK};
 use luo_vm_protocol::{Event, Plan, DISK_DATA};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use store::{Retrieved, Store};
@@ -21,6 +23,8 @@ use store::{Retrieved, Store};
 const REQUESTS: usize = 200;
 /// Under this name a file's path is carried over, for the first request in the new kernel.
 const PATH: &str = "path";
+/// Carried over if there is a virtual machine.
+const GUEST: &str = "guest";
 
 /// The part of this kernel: the first takes the data in and jumps, the second takes it back and checks it.
 pub fn run(words: &Words, plan: &Plan) -> Result<()> {
@@ -44,6 +48,7 @@ fn before(plan: &Plan) -> Result<()> {
         Store::load(BufReader::with_capacity(1 << 20, disk))
     })?;
     clock::report_step(Step::Load, from);
+    let guest = guest::boot()?;
 
     let mut client = Client::connect()?;
     client.list()?;
@@ -51,6 +56,7 @@ fn before(plan: &Plan) -> Result<()> {
         requests: client.sample(REQUESTS)?,
     });
     client.ask("PRESERVE")?;
+    let _console = guest.as_ref().map(guest::preserve).transpose()?;
 
     let from = clock::now();
     let path = client
@@ -58,10 +64,11 @@ fn before(plan: &Plan) -> Result<()> {
         .keys()
         .min_by_key(|path| path.len())
         .context("no file")?;
-    let next = Words {
-        stage: 2,
-        carry: [(PATH.to_string(), path.clone())].into(),
-    };
+    let mut carry = BTreeMap::from([(PATH.to_string(), path.clone())]);
+    if guest.is_some() {
+        carry.insert(GUEST.to_string(), String::new());
+    }
+    let next = Words { stage: 2, carry };
     kexec::load(&format!("{} {}", plan.stages[1].cmdline, next.to_cmdline()))?;
     clock::report_step(Step::LoadKernel, from);
     // Still at work, with everything preserved and the next kernel waiting.
@@ -72,6 +79,7 @@ fn before(plan: &Plan) -> Result<()> {
     report(clock::sample()?);
     kmsg::write(&format!("{MARK_CLOCK}{}", clock::now()));
     report::send(&Event::Jump { stage: 2 });
+    guest.as_ref().map(guest::pause).transpose()?;
     report(DemoEvent::Reboot { tsc: clock::now() });
     bail!("reboot(LINUX_REBOOT_CMD_KEXEC): {}", kexec::execute())
 }
@@ -91,12 +99,17 @@ fn after(words: &Words) -> Result<()> {
     let path = words.carry.get(PATH).context("the path of a file")?;
     client.ask(&format!("GET {path}"))?;
     clock::report_step(Step::FirstAnswer, begin);
+    let guest = words.carry.contains_key(GUEST).then(guest::resume);
+    let mut guest = guest.transpose()?;
 
     client.list()?;
     verify(&mut client)?;
     report(DemoEvent::Served {
         requests: client.sample(REQUESTS)?,
     });
+    if let Some((guest, before)) = &mut guest {
+        guest::verify(guest, *before)?;
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `harness demo`: a service in a VM keeps real data while the kernel under it is replaced.
+//! `harness demo`: a service in a VM keeps real data, and a virtual machine in the VM runs on, while the kernel under
+//! them is replaced.
 
 mod data;
 mod picture;
@@ -58,11 +59,11 @@ pub fn demo(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> {
     let amount = data::pack(&data, &archive).context("packing the data")?;
     let plan = plan(options.orchestrator, options.accel);
     let initramfs = folder.join("initramfs.cpio");
-    image::write(
-        &initramfs,
-        &image::base(guest, inputs, &image::Extras::default())?,
-        &plan,
-    )?;
+    let archives = [
+        image::base(guest, inputs, &image::Extras::default())?,
+        image::nested(guest, inputs)?,
+    ];
+    image::write(&initramfs, &archives.each_ref().map(Vec::as_slice), &plan)?;
     let machine = Machine {
         accel: options.accel,
         memory_mib: memory_for(amount),
@@ -85,9 +86,10 @@ pub fn demo(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> {
         Some(timeline) => {
             story.timeline(timeline);
             let kept = format!(
-                "{} files, {}, kept in memory through the kexec. QEMU ({}), 2 CPUs.",
+                "{} files, {}{}, kept in memory through the kexec. QEMU ({}), 2 CPUs.",
                 amount.files,
                 story::mebibytes(amount.bytes),
+                timeline.paused.map_or("", |_| ", and a virtual machine"),
                 machine.accel
             );
             svg::save(&path, &picture::draw(timeline, &kept))?;
@@ -115,10 +117,10 @@ fn plan(orchestrator: Orchestrator, accel: Accel) -> Plan {
     }
 }
 
-/// The data, as much again for what the VM does with it, and room for a system.
+/// The data, as much again for what the VM does with it, and room for a system with a virtual machine in it.
 fn memory_for(amount: Amount) -> u32 {
     let data = u32::try_from(amount.bytes >> 20).unwrap_or(u32::MAX / 4);
-    (1024 + 2 * data).next_multiple_of(256)
+    (1280 + 2 * data).next_multiple_of(256)
 }
 
 /// Runs the VM and tells what it hears. Gives that, and what went wrong.
@@ -128,6 +130,7 @@ fn watch(machine: &Machine, story: &mut Story) -> Result<(Record, Vec<String>)> 
     let mut record = Record::default();
     let mut failures = Vec::new();
     let (mut sums_right, mut done) = (false, false);
+    let (mut guest_before, mut guest_after) = (false, false);
     let deadline = Instant::now() + TIMEOUT;
     while !done {
         // Short, for the console's lines are timed by when they are seen here.
@@ -149,8 +152,11 @@ fn watch(machine: &Machine, story: &mut Story) -> Result<(Record, Vec<String>)> 
             Heard::Event(Event::Demo(event), at) => {
                 record.event(&event, at);
                 story.event(&event);
-                if let DemoEvent::Verdict { wrong, .. } = &event {
-                    sums_right = wrong.is_empty();
+                match &event {
+                    DemoEvent::Verdict { wrong, .. } => sums_right = wrong.is_empty(),
+                    DemoEvent::Guest { .. } => guest_before = true,
+                    DemoEvent::GuestVerdict { .. } => guest_after = true,
+                    _ => {}
                 }
             }
             Heard::Event(Event::Note { text }, _) => failures.push(text),
@@ -177,6 +183,9 @@ fn watch(machine: &Machine, story: &mut Story) -> Result<(Record, Vec<String>)> 
     }
     if done && !sums_right {
         failures.push("not every sum is right".into());
+    }
+    if done && guest_before && !guest_after {
+        failures.push("the virtual machine did not go on".into());
     }
     let ids: Vec<_> = record
         .kernels

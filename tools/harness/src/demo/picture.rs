@@ -17,13 +17,15 @@ const BAR: f64 = 18.0;
 const SERVING: &str = "#3ebd93";
 const SILENT: &str = "#fdecea";
 const SILENT_INK: &str = "#b3261e";
+const PAUSED: &str = "#f3b4ae";
 
 /// Draws it. `subtitle` says what was kept.
 pub fn draw(timeline: &Timeline, subtitle: &str) -> Document {
     // Some time after the end, in which the service is seen to be back.
     let end = timeline.end() * 1.04;
     let x = |ms: f64| LEFT + ms.max(0.0) / end * (WIDTH - LEFT - RIGHT);
-    let bottom = TOP + ROW * (timeline.phases.len() + 1) as f64 + 8.0;
+    let workloads = 1 + timeline.paused.iter().count();
+    let bottom = TOP + ROW * (timeline.phases.len() + workloads) as f64 + 8.0;
     let height = bottom + 76.0;
 
     let (from, to) = timeline.silent;
@@ -69,6 +71,25 @@ pub fn draw(timeline: &Timeline, subtitle: &str) -> Document {
         .add(label(row, "service", "answers requests"))
         .add(bar(x(0.0), x(from), row, SERVING))
         .add(bar(x(to), x(end), row, SERVING));
+    if let Some((from, to)) = timeline.paused {
+        row += ROW;
+        let still = format!("stands still for {}", human(to - from));
+        document = document
+            .add(label(row, "guest", "counts, writes its memory"))
+            .add(bar(x(0.0), x(from), row, SERVING))
+            .add(bar(x(from), x(to), row, PAUSED))
+            .add(bar(x(to), x(end), row, SERVING))
+            .add(
+                text(
+                    (x(from) + x(to)) / 2.0,
+                    row + 18.5,
+                    &still,
+                    12.5,
+                    SILENT_INK,
+                )
+                .set("text-anchor", "middle"),
+            );
+    }
     for phase in &timeline.phases {
         row += ROW;
         let (left, right) = (x(phase.from), x(phase.to).max(x(phase.from) + 2.5));
@@ -118,7 +139,7 @@ fn axis(end: f64, x: impl Fn(f64) -> f64, bottom: f64) -> Group {
 
 fn legend(y: f64) -> Group {
     let entries = [
-        (SERVING, "service answers"),
+        (SERVING, "workload runs"),
         (colour(Side::Old), "old kernel"),
         (colour(Side::Between), "between"),
         (colour(Side::New), "new kernel"),

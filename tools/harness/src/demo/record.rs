@@ -72,7 +72,12 @@ impl Record {
                 self.arrivals.push((tsc, at));
             }
             DemoEvent::Arrived { tsc } => self.arrived = Some(tsc),
-            DemoEvent::Holding { .. } | DemoEvent::Served { .. } | DemoEvent::Verdict { .. } => {}
+            DemoEvent::Holding { .. }
+            | DemoEvent::Guest { .. }
+            | DemoEvent::NoGuest { .. }
+            | DemoEvent::GuestVerdict { .. }
+            | DemoEvent::Served { .. }
+            | DemoEvent::Verdict { .. } => {}
         }
     }
 

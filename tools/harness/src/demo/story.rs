@@ -126,6 +126,28 @@ impl Story {
                     println!("      wrong: {path}");
                 }
             }
+            DemoEvent::Guest { processors, count } => self.say(&format!(
+                "a virtual machine with {processors} vCPUs runs beside it, and has counted to {count}"
+            )),
+            DemoEvent::NoGuest { why } => {
+                self.say(&format!("no virtual machine beside it: {why}"));
+            }
+            DemoEvent::Step {
+                step: Step::ResumeGuest,
+                ..
+            } => self.say("the virtual machine goes on"),
+            DemoEvent::GuestVerdict {
+                before,
+                after,
+                gap_ms,
+            } => {
+                let text = format!(
+                    "the virtual machine counted to {before} before, and to {after} by now, without a reboot, \
+                     its memory right"
+                );
+                println!("    {}", self.paint("32;1", &text));
+                self.say(&format!("by its own clock it stood still for {gap_ms} ms"));
+            }
             DemoEvent::Clock { .. } | DemoEvent::Arrived { .. } | DemoEvent::Step { .. } => {}
         }
     }
@@ -146,7 +168,7 @@ impl Story {
             };
             let bar = self.paint(colour, &"█".repeat(len));
             println!(
-                "    {:<13}{:>10}  {}{bar}",
+                "    {:<14}{:>10}  {}{bar}",
                 phase.name,
                 human(phase.took()),
                 " ".repeat(from)
@@ -154,11 +176,19 @@ impl Story {
         }
         let (from, to) = timeline.silent;
         let text = format!(
-            "    {:<13}{:>10}  reboot() to the first answer",
+            "    {:<14}{:>10}  reboot() to the first answer",
             "no service",
             human(to - from)
         );
         println!("{}", self.paint("1", &text));
+        if let Some((from, to)) = timeline.paused {
+            let text = format!(
+                "    {:<14}{:>10}  of the guest, from the last instruction to the next",
+                "standstill",
+                human(to - from)
+            );
+            println!("{}", self.paint("1", &text));
+        }
         println!();
     }
 

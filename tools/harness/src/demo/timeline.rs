@@ -45,6 +45,8 @@ pub struct Timeline {
     pub phases: Vec<Phase>,
     /// The time without service: from reboot() to the first answer in the new kernel.
     pub silent: (f64, f64),
+    /// The time in which the virtual machine stood still, if there was one.
+    pub paused: Option<(f64, f64)>,
 }
 
 impl Timeline {
@@ -77,8 +79,16 @@ impl Timeline {
 
         let (from, to) = step(Step::Preserve)?;
         add("preserve", "memfds into the session", Side::Old, from, to);
+        if let Some((from, to)) = step(Step::PreserveGuest) {
+            let note = "guest RAM into a session";
+            add("preserve guest", note, Side::Old, from, to);
+        }
         let (from, to) = step(Step::LoadKernel)?;
         add("load kernel", "kexec_file_load", Side::Old, from, to);
+        if let Some((from, to)) = step(Step::PauseGuest) {
+            let note = "vCPUs stop, state written";
+            add("pause guest", note, Side::Old, from, to);
+        }
         // The C orchestrator does not tell how long it froze.
         let mut jump_from = reboot;
         if let (Some(froze), Some((at, tsc))) = (record.froze, record.log_clock) {
@@ -122,9 +132,21 @@ impl Timeline {
             finished,
             to,
         );
+        if let Some((from, to)) = step(Step::LoadKvm) {
+            add("load KVM", "insmod kvm.ko", Side::New, from, to);
+        }
+        let mut paused = None;
+        if let (Some((stopped, _)), Some((from, to))) =
+            (step(Step::PauseGuest), step(Step::ResumeGuest))
+        {
+            let note = "VM built around its memory";
+            add("resume guest", note, Side::New, from, to);
+            paused = Some((stopped, to));
+        }
         Some(Self {
             phases,
             silent: (reboot, to),
+            paused,
         })
     }
 
