@@ -36,9 +36,9 @@ const SHARED: Range<usize> = 12_000..14_000;
 const TAIL: Range<usize> = 14_000..16_000;
 const PAGES: usize = TAIL.end;
 /// How much is done between two events.
-const STEPS: u64 = 2000;
+const STEPS: u64 = 1000;
 /// How much of the memory that is available is left for the file, which takes more, and until which phase.
-const LEFT: usize = 40 << 20;
+const LEFT: usize = 50 << 20;
 const PRESSED: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(200);
 const TOKENS: [u64; 2] = [7, 8];
