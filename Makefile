@@ -24,7 +24,7 @@ SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
 .PHONY: all module samples tools man setup kernel paths data demo bench bench-again check check-host check-vm \
-	check-debug check-intree check-variant \
+	check-debug check-intree check-variant install install-module install-tools install-source deb \
 	clippy fmt fmt-check docs clean distclean clean-cache help
 
 all: module tools
@@ -61,6 +61,43 @@ man:
 paths: setup
 	@cat $(BUILD)/paths
 
+# ---- Installing --------------------------------------------------------------
+
+DESTDIR :=
+PREFIX := /usr
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' tools/Cargo.toml)
+SOURCE_FOLDER := $(DESTDIR)$(PREFIX)/src/luo-$(VERSION)
+
+install: install-module install-tools
+
+# For the kernel that it was built for.
+install-module: module
+	@$(PATHS) $(MAKE) --no-print-directory -C "$$LINUX_BUILD" M=$(CURDIR) MO=$(BUILD)/module \
+		$(if $(DESTDIR),INSTALL_MOD_PATH=$(abspath $(DESTDIR)) DEPMOD=true) modules_install
+
+# The tools, and what makes luo.ko come up at boot: see dist/README.md.
+install-tools: man
+	$(CARGO) build --release $(WORKSPACE) -p luoctl
+	install -D -t $(DESTDIR)$(PREFIX)/sbin $${CARGO_TARGET_DIR:-tools/target}/release/luoctl
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 $(BUILD)/man/*.8
+	install -D -m 644 $(BUILD)/completions/luoctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/luoctl
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(BUILD)/completions/luoctl.fish
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions $(BUILD)/completions/_luoctl
+	install -D -m 644 -t $(DESTDIR)/usr/lib/udev/rules.d dist/udev/60-liveupdate.rules
+	install -D -m 644 -t $(DESTDIR)/usr/lib/modules-load.d dist/modules-load.d/luo.conf
+	install -D -m 644 -t $(DESTDIR)/usr/share/initramfs-tools/modules.d dist/initramfs-tools/luo
+	install -D -t $(DESTDIR)/usr/lib/dracut/modules.d/90luo dist/dracut/90luo/*.sh
+
+# What DKMS builds luo.ko from.
+install-source:
+	install -d $(SOURCE_FOLDER)
+	find Kbuild Kconfig src include -type f \( -name 'K*' -o -name '*.rs' -o -name '*.[ch]' \) \
+		-exec install -D -m 644 {} $(SOURCE_FOLDER)/{} \;
+	sed 's/@VERSION@/$(VERSION)/' dist/dkms/dkms.conf >$(SOURCE_FOLDER)/dkms.conf
+
+deb:
+	@dist/deb $(BUILD)/deb
+
 # ---- Running -----------------------------------------------------------------
 
 # Before the long part: a DATA that is not there shows at once.
@@ -80,7 +117,7 @@ bench-again: module
 # ---- Checking ----------------------------------------------------------------
 
 check: module
-	@$(PATHS) LUO_OUTPUT=$(BUILD)/check .ci/check setup host vm
+	@$(PATHS) LUO_OUTPUT=$(BUILD)/check .ci/check setup host install vm
 
 check-host:
 	@.ci/check setup host
@@ -146,6 +183,9 @@ help:
 	@echo 'make check-intree the tests that go through kexec, with this tree inside of a kernel'"'"'s'
 	@echo 'make bench       measure against the orchestrator in C, in half an hour (QUICK=1: a few minutes,'
 	@echo '                 FILTER=<part of a name>, PROFILE=1: where the time goes); bench-again: only print'
+	@echo 'make install     module, luoctl, and what loads the module at boot (DESTDIR=, PREFIX=);'
+	@echo '                 install-module, install-tools, install-source: parts of it'
+	@echo 'make deb         Debian packages: luo-tools, luo-dkms'
 	@echo 'make man         manual pages and shell completions of luoctl'
 	@echo 'make samples     the handlers in samples/, as modules on top of luo.ko'
 	@echo 'make kernel      only the patched kernel that the module is for'
