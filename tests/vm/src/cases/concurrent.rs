@@ -41,6 +41,8 @@ fn name(number: usize) -> String {
 enum Step {
     Create(usize, Result<(), Errno>),
     Preserve(usize, u64, usize, Result<(), Errno>),
+    /// The end of a Preserve whose handler failed: until then the file is in use, as other sessions may notice.
+    LetGo(usize),
     Unpreserve(usize, u64, Result<(), Errno>),
     Prepare(usize, Result<(), Errno>),
     Cancel(usize),
@@ -67,6 +69,8 @@ struct ModelSession {
 #[derive(Clone, Eq, Hash, PartialEq)]
 struct World {
     sessions: Vec<ModelSession>,
+    /// Files that handlers are failing to preserve.
+    failing: Vec<usize>,
     /// Whether a kexec may be under way at any moment.
     kexec: bool,
 }
@@ -80,7 +84,7 @@ impl World {
 
     fn in_use(&self, file: usize) -> bool {
         let mut files = self.sessions.iter().flat_map(|session| &session.files);
-        files.any(|(_, used)| *used == file)
+        files.any(|(_, used)| *used == file) || self.failing.contains(&file)
     }
 
     fn create(&mut self, name: usize) -> Result<(), Errno> {
@@ -131,7 +135,13 @@ impl World {
             Step::Create(name, result) => self.create(name) == result,
             // The recorder is told to fail now and then, and whoever comes first is hit.
             Step::Preserve(name, token, file, Err(Errno::EIO)) => {
-                is_recorded(file) && self.clone().preserve(name, token, file)?.is_ok()
+                let possible = self.clone().preserve(name, token, file)?.is_ok();
+                self.failing.push(file);
+                is_recorded(file) && possible
+            }
+            Step::LetGo(file) => {
+                self.failing.retain(|failing| *failing != file);
+                true
             }
             Step::Preserve(name, token, file, result) => {
                 self.preserve(name, token, file)? == result
@@ -306,10 +316,14 @@ impl Worker<'_> {
         match rng.u8(0..16) {
             0..=4 => {
                 let file = rng.usize(0..shared.files.len());
-                let result = log.note_one(
-                    || session.preserve(&shared.files[file], token),
-                    |result| Step::Preserve(number, token, file, *result),
-                );
+                let told = |result: &Result<(), Errno>| {
+                    let step = Step::Preserve(number, token, file, *result);
+                    match result {
+                        Err(Errno::EIO) => vec![step, Step::LetGo(file)],
+                        _ => vec![step],
+                    }
+                };
+                let result = log.note(|| session.preserve(&shared.files[file], token), told);
                 if let (Ok(()), Some(tokens)) = (result, &mut tokens) {
                     tokens.push(token);
                 }
@@ -472,6 +486,7 @@ fn one_round(
             ordered: false,
             files: vec![],
         }],
+        failing: vec![],
         kexec: with_kexec,
     };
     explain(start, &logs)?;

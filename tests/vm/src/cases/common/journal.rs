@@ -5,7 +5,7 @@
 //!
 //! The file is blocks of 512 bytes. Each has a version, 0 being all zeroes, which says what its bytes are. Before a block
 //! is changed its next version goes into the journal, and after it the same as its current one. Where both differ, the
-//! change was under way, and each word may be of the one or the other.
+//! change was under way, and each byte may be of the one or the other: what copies them may do so one by one.
 
 use super::memfd::{self, Mapping};
 use super::pages::PAGE;
@@ -175,7 +175,12 @@ impl Journaled {
             content(self.seed, block, current),
             content(self.seed, block, next),
         );
-        if let Some(i) = (0..WORDS).find(|&i| words[i] != old[i] && words[i] != new[i]) {
+        let is_of = |i: usize| {
+            let bytes = [words[i], old[i], new[i]].map(u64::to_ne_bytes);
+            let mut bytes = (0..8).map(|byte| bytes.map(|word| word[byte]));
+            bytes.all(|[is, old, new]| is == old || is == new)
+        };
+        if let Some(i) = (0..WORDS).find(|&i| !is_of(i)) {
             let zero = words[i] == 0;
             bail!(
                 "word {i} of block {} of page {} is {}, and not of version {current} or {next}",
