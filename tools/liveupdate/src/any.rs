@@ -43,34 +43,9 @@ impl Session {
             false => Self::Outgoing(fd.into()),
         })
     }
-
-    /// The session's full name.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says; none are known.
-    pub fn name(&self) -> Result<SessionName> {
-        session::name(self.as_fd())
-    }
-
-    /// Where the session stands. (An extension.)
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unsupported`] if the orchestrator does not have the command.
-    pub fn state(&self) -> Result<SessionState> {
-        session::state(self.as_fd())
-    }
-
-    /// Lists the session's files, in the order of preservation. (An extension.)
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unsupported`] if the orchestrator does not have the command.
-    pub fn files(&self) -> Result<Vec<FileInfo>> {
-        session::files(self.as_fd())
-    }
 }
+
+session::queries!(Session);
 
 fn is_incoming(fd: BorrowedFd<'_>) -> Result<bool> {
     match session::state(fd) {

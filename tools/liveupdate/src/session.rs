@@ -127,8 +127,8 @@ pub(crate) fn extension_error(fd: BorrowedFd<'_>, command: &'static str, errno: 
     }
 }
 
-/// The conversions and the queries that both kinds of session offer.
-macro_rules! common {
+/// The queries that a session offers, of whatever kind.
+macro_rules! queries {
     ($session:ident) => {
         impl $session {
             /// The session's full name.
@@ -157,7 +157,16 @@ macro_rules! common {
             pub fn files(&self) -> Result<Vec<FileInfo>> {
                 session::files(self.as_fd())
             }
+        }
+    };
+}
 
+/// The conversions, the queries and the rest that both kinds of session offer.
+macro_rules! common {
+    ($session:ident) => {
+        crate::session::queries!($session);
+
+        impl $session {
             /// Sets the session's flags: those given are on, all others off. (An extension.)
             ///
             /// # Errors
@@ -199,7 +208,7 @@ macro_rules! common {
     };
 }
 
-pub(crate) use common;
+pub(crate) use {common, queries};
 
 #[cfg(test)]
 mod tests {
