@@ -118,7 +118,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
                 let entries = <[T]>::ref_from_prefix_with_elems(&page.0, Self::PER_PAGE);
                 entries.map_or(&[][..], |(entries, _)| entries)
             })
-            .take(self.len - before.min(self.len))
+            .take(self.len.saturating_sub(before))
             .skip(start - before)
     }
 

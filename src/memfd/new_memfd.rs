@@ -142,15 +142,21 @@ impl Runs {
     /// How many there are at a time: enough that neighbours in the file meet here, few enough that
     /// sorting them takes a few MiB.
     const MAX: usize = 1 << 17;
+    /// For how many there is room in any case.
+    const MIN: usize = 128;
 
-    /// No extents.
-    pub(super) const fn new() -> Self {
-        Self(KVVec::new())
+    /// Room for a few.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(KVVec::with_capacity(Self::MIN, GFP_KERNEL)?))
     }
 
-    /// Whether it is time to [add](NewMemfd::add) them.
-    pub(super) fn is_full(&self) -> bool {
-        self.0.len() >= Self::MAX
+    /// Whether it is time to [add](NewMemfd::add) them: there is no room for another one, and none to
+    /// be had.
+    ///
+    /// Context: may sleep.
+    pub(super) fn is_full(&mut self) -> bool {
+        let len = self.0.len();
+        len >= Self::MAX || len == self.0.capacity() && self.0.reserve(len, GFP_KERNEL).is_err()
     }
 
     /// Takes an extent over.

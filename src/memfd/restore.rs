@@ -346,7 +346,7 @@ pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>> {
 
 /// Puts all extents into `memfd`, in runs as long as can be.
 fn fill(memfd: &NewMemfd, description: &Description) -> Result<(), Refusal> {
-    let mut runs = Runs::new();
+    let mut runs = Runs::new()?;
     let mut run: Option<RestoredExtent> = None;
     description.claim_all(|next| {
         let next = match &mut run {

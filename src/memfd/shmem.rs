@@ -374,6 +374,7 @@ impl Walk {
             }
         }
     }
+
     /// Whether what was found last is a page that a previous kernel preserved and nobody has touched.
     fn is_preserved(&self) -> bool {
         // SAFETY: The function looks at the entry's value only.
