@@ -211,7 +211,14 @@ impl ExtentCheck {
 ///
 /// A range of pages is preserved as blocks of `1 << order` pages, each of which is a key; how KHO
 /// cut it is found out as it is followed. A large folio is one key.
+///
+/// The same range may be listed again and again, which would make the walk as long as there are
+/// entries times keys. So it ends once there are more pages than frames: then a page is listed twice.
 pub(crate) struct KeyWalk {
+    /// How many pages there were so far.
+    pages: u64,
+    /// Behind the last frame of all that KHO has a key for.
+    frames: u64,
     /// Up to where keys of the current range were found.
     covered: u64,
     /// Up to where extents of the current range were found.
@@ -222,6 +229,8 @@ impl KeyWalk {
     /// Begins with the first extent of a memfd.
     pub(crate) const fn new() -> Self {
         Self {
+            pages: 0,
+            frames: 0,
             covered: 0,
             range_end: 0,
         }
@@ -250,6 +259,11 @@ impl KeyWalk {
                 return Err(Malformed::NotPreserved(pfn.saturating_mul(PAGE_SIZE as u64)).into());
             }
             self.covered = pfn.saturating_add(size);
+        }
+        self.pages = self.pages.saturating_add(extent.nr_pages);
+        self.frames = self.frames.max(self.range_end);
+        if self.pages > self.frames {
+            return Err(Malformed::Field("extents that overlap").into());
         }
         Ok(())
     }

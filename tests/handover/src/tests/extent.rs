@@ -178,6 +178,21 @@ fn follow(extents: &[(Extent, bool)], keys: &[(u64, u32)]) -> Result<Vec<u64>, M
     Ok(asked)
 }
 
+/// What is listed again and again does not make the walk long: there cannot be more pages than frames.
+#[test]
+fn one_range_many_times() {
+    let mut walk = KeyWalk::new();
+    let mut asked = 0;
+    let again = (0..2000).try_for_each(|_| {
+        walk.advance(&run(1000, 0, 31), true, |_| {
+            asked += 1;
+            Ok::<_, Malformed>(0)
+        })
+    });
+    assert_eq!(again, Err(Malformed::Field("extents that overlap")));
+    assert!(asked <= 1031 + 31, "asked {asked} times");
+}
+
 #[test]
 fn keys_beyond_a_range() {
     // The key at 8 has eight pages, the range four.
