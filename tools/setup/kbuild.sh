@@ -12,7 +12,14 @@ LIBCLANG_PATH=${LIBCLANG_PATH:-$(libclang_folder)}
 # Names of people and machines do not belong into an image.
 export KBUILD_BUILD_USER=luo KBUILD_BUILD_HOST=luo
 
-kmake() { make --no-print-directory -C "$tree" O="$entry" BINDGEN="$BINDGEN" "$@" </dev/null; }
+# A fragment that says CONFIG_CC_IS_CLANG=y wants clang; without it, gcc compiles.
+llvm() { ! grep -qx CONFIG_CC_IS_CLANG=y "${configs[@]}" || llvm_folder; }
+
+kmake() {
+	local llvm
+	llvm=$(llvm)
+	make --no-print-directory -C "$tree" O="$entry" BINDGEN="$BINDGEN" LLVM="$llvm" "$@" </dev/null
+}
 
 # What the configuration asks for and did not get, because it depends on
 # something else or exists no more, would be missed much later. A fragment has the
@@ -72,10 +79,12 @@ go_on() {
 }
 
 toolchain() {
+	local llvm
+	llvm=$(llvm)
 	rustc --version --verbose
-	gcc --version | head -n 1
+	if [ -n "$llvm" ]; then "${llvm}clang" --version; else gcc --version; fi | head -n 1
 	"$BINDGEN" --version
-	ld --version | head -n 1
+	if [ -n "$llvm" ]; then "${llvm}ld.lld" --version; else ld --version; fi | head -n 1
 }
 
 # The tree's name in the cache tells its version and patches. One that is not in

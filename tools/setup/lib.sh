@@ -45,6 +45,17 @@ libclang_folder() {
 	printf '%s\n' "$newest"
 }
 
+# What to give to the kernel's LLVM=: the user's, or the folder of the newest clang with
+# what else of LLVM builds a kernel, and a slash at its end; or nothing.
+llvm_folder() {
+	local clang newest=${LLVM:-}
+	[ -z "$newest" ] || { printf '%s\n' "$newest"; return; }
+	for clang in $(compgen -G '/usr/lib/llvm-*/bin/clang' | sort -V); do
+		[ ! -x "${clang%clang}ld.lld" ] || [ ! -x "${clang%clang}llvm-ar" ] || newest=${clang%clang}
+	done
+	printf '%s\n' "$newest"
+}
+
 # A short name for content: the key of a cache entry.
 key() { sha256sum | cut -c -12; }
 

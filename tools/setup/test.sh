@@ -14,7 +14,7 @@ set -uo pipefail
 setup=$(cd "$(dirname "$0")" && pwd)
 top=$(mktemp -d)
 trap 'rm -rf "$top"' EXIT
-unset LINUX_SRC KDIR RUST_LIB_SRC LIBCLANG_PATH BINDGEN CARGO_TARGET_DIR
+unset LINUX_SRC KDIR LLVM RUST_LIB_SRC LIBCLANG_PATH BINDGEN CARGO_TARGET_DIR
 
 passed=0 failed=0
 
@@ -51,7 +51,7 @@ bzImage:
 	@if [ -e $(O)/broken ] || [ -e $(CURDIR)/../broken ]; then echo "file.c: error: broken" >&2; exit 1; fi
 	@mkdir -p $(O)/arch/x86/boot; echo image >$(O)/arch/x86/boot/bzImage; echo symbols >$(O)/Module.symvers
 END
-	printf '#!/bin/sh\ncat "$6" >>"$5"\n' >"$1/scripts/kconfig/merge_config.sh"
+	printf '#!/bin/sh\nout=$5\nshift 5\ncat "$@" >>"$out"\n' >"$1/scripts/kconfig/merge_config.sh"
 	chmod +x "$1/scripts/kconfig/merge_config.sh"
 }
 
@@ -94,7 +94,7 @@ END
 	printf '#!/bin/sh\necho bindgen 0.72.1\n' | fake bindgen
 	: >"$case/apt.log"
 	export log=$case/apt.log XDG_CACHE_HOME=$case/cache HOME=$case/empty BINDGEN=$bin/bindgen
-	unset LINUX_SRC KDIR
+	unset LINUX_SRC KDIR LLVM
 }
 
 run() {
@@ -393,6 +393,23 @@ build_with_an_option_that_stays() {
 	fails_saying "did not take effect: CONFIG_BAD=n"
 }
 
+build_by_clang() {
+	printf '#!/bin/sh\necho a clang\n' | fake clang
+	printf '#!/bin/sh\necho a linker\n' | fake ld.lld
+	printf 'CONFIG_CC_IS_CLANG=y\n' >"$clone/tools/kernel/checks.config"
+	sed -i 's/echo built >>/echo "built LLVM=$(LLVM)" >>/' "$tree/Makefile"
+	export LLVM=$bin/
+	run kernel-build "$tree" checks
+	succeeds && is "$(tail -n 1 "$tree/../builds")" "built LLVM=$bin/" || return
+	# What is not for clang does not get it, wherever it is.
+	run kernel-build "$tree"
+	succeeds && is "$(tail -n 1 "$tree/../builds")" "built LLVM=" || return
+	# Another clang is another kernel.
+	printf '#!/bin/sh\necho another clang\n' | fake clang
+	run kernel-build "$tree" checks
+	succeeds && is "$(wc -l <"$tree/../builds")" 3
+}
+
 build_without_rust() {
 	touch "$tree/no-rust"
 	run kernel-build "$tree"
@@ -493,6 +510,14 @@ UAPI_INCLUDE=$clone/include/uapi
 LUOCTL=$clone/tools/target/release/luoctl"
 }
 
+setup_with_kdir_by_clang() {
+	finished_build "$top/case/build"
+	echo CONFIG_CC_IS_CLANG=y >>"$top/case/build/include/config/auto.conf"
+	printf '#!/bin/sh\nexit 0\n' >"$clone/tools/setup/packages"
+	LINUX_SRC=$tree KDIR=$top/case/build LLVM=-19 run setup "$clone/build/paths"
+	succeeds && is "$(sed -n 's/^LLVM=//p' "$clone/build/paths")" -19
+}
+
 setup_with_kdir_and_no_sources() {
 	finished_build "$top/case/build"
 	printf '#!/bin/sh\nexit 0\n' >"$clone/tools/setup/packages"
@@ -533,10 +558,10 @@ tree_is_no_folder tree_is_no_kernel tree_is_another_version tree_is_copied_and_p
 tree_is_patched_already tree_is_patched_and_compiled_in_place patch_does_not_apply
 no_patches_in_the_clone no_room_for_the_tree tree_of_an_interrupted_run tree_that_lost_a_file
 build_and_again build_key build_with_an_option_that_is_not build_with_an_option_that_stays
-build_without_rust build_fails no_room_for_the_build build_goes_on_where_it_stopped
+build_by_clang build_without_rust build_fails no_room_for_the_build build_goes_on_where_it_stopped
 build_cannot_go_on build_with_a_damaged_image build_by_two_at_once
 kdir_is_no_folder kdir_is_no_build kdir_is_not_finished kdir_lacks_options kdir_is_not_patched
-kdir_of_another_rustc setup_with_kdir setup_with_kdir_and_no_sources setup_for_a_vm_without_image
+kdir_of_another_rustc setup_with_kdir setup_with_kdir_by_clang setup_with_kdir_and_no_sources setup_for_a_vm_without_image
 setup_in_a_folder_with_a_space setup_that_fails_leaves_no_paths"
 
 for case in $cases; do
