@@ -62,13 +62,14 @@ impl Batch {
     /// What the VM is told.
     pub fn plan(&self, default: Orchestrator, seed: u64, accel: Accel) -> Plan {
         let clock = clock::words(accel);
+        let leaks = if self.stages > 1 { NO_KMEMLEAK } else { "" };
         let stages = (0..self.stages).map(|index| {
             let orchestrator = self.orchestrator(index, default);
             Stage {
                 // The test's own words have the last say.
                 cmdline: cmdline(
                     orchestrator,
-                    format!("{clock} {}", words(orchestrator, &self.config)).trim(),
+                    format!("{clock} {leaks} {}", words(orchestrator, &self.config)).trim(),
                 ),
                 orchestrator,
             }
@@ -109,6 +110,10 @@ impl Batch {
 /// ever goes on. On an idle machine the switch is over before the watchdog first waits, at 1.0 s; on a busy one, whose
 /// emulated kernels boot more slowly, one in some hundreds hung there.
 const ALWAYS: &str = "console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on";
+
+/// On a kernel with kmemleak, which makes its boot take four times as long: not for each kernel of a test that goes
+/// through kexec. One that wants it has `kmemleak=on` among its own words.
+const NO_KMEMLEAK: &str = "kmemleak=off";
 
 /// A kernel command line.
 pub fn cmdline(orchestrator: Orchestrator, extra: &str) -> String {

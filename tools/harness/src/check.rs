@@ -33,6 +33,10 @@ pub struct Options {
     pub jobs: usize,
     /// The orchestrator that tests run against unless they say otherwise.
     pub orchestrator: Orchestrator,
+    /// More words for the command line of every kernel. A test's own have the last say.
+    pub cmdline: String,
+    /// Memory of each VM beyond what its tests ask for, in MiB.
+    pub more_memory_mib: u32,
     /// Folder of the logs, and of what is built for the tests.
     pub output: PathBuf,
     /// Where what is random in the tests begins.
@@ -102,7 +106,12 @@ fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
             && (!options.kexec || test.stages > 1)
             && (!test.config.recorder || options.recorder)
     };
-    tests.into_iter().filter(wanted).collect()
+    let told = |mut test: TestInfo| {
+        test.config.memory_mib += options.more_memory_mib;
+        test.config.cmdline = format!("{} {}", options.cmdline, test.config.cmdline);
+        test
+    };
+    tests.into_iter().filter(wanted).map(told).collect()
 }
 
 impl Run<'_> {

@@ -23,7 +23,7 @@ const COMPLAINTS: &[&str] = &[
     "possible recursive locking",
     "inconsistent lock state",
     "suspicious RCU usage",
-    "kmemleak:",
+    "unreferenced object 0x",
     "blocked for more than",
     "detected stalls",
     "rcu_preempt self-detected stall",

@@ -59,7 +59,7 @@ struct CheckArgs {
     /// Only tests whose name contains this
     filter: Option<String>,
     /// VMs at a time
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, env = "LUO_JOBS", default_value_t = 2)]
     jobs: usize,
     /// The orchestrator to test: luo.ko, or for comparison the kernel's own in C
     #[arg(long, value_enum, default_value_t = Which::Rust)]
@@ -73,6 +73,12 @@ struct CheckArgs {
     /// No tests whose name contains this
     #[arg(long, env = "LUO_SKIP")]
     skip: Option<String>,
+    /// More words for the command line of every kernel
+    #[arg(long, env = "LUO_CMDLINE", default_value = "")]
+    cmdline: String,
+    /// MiB of memory that each VM has more than its tests ask for
+    #[arg(long, env = "LUO_MORE_MEMORY", default_value_t = 0)]
+    more_memory: u32,
     /// Folder for logs and what is built for the tests [default: build/check]
     #[arg(long, env = "LUO_OUTPUT")]
     output: Option<PathBuf>,
@@ -148,6 +154,8 @@ fn run() -> Result<ExitCode> {
             let options = check::Options {
                 filter: args.filter,
                 skip: args.skip,
+                cmdline: args.cmdline,
+                more_memory_mib: args.more_memory,
                 kexec: args.kexec,
                 recorder: args.recorder,
                 jobs: args.jobs,

@@ -2,6 +2,7 @@
 
 //! Process 1 of the VM: prepares the machine, does what the plan says, powers off.
 
+mod leaks;
 mod mounts;
 pub mod orchestrator;
 mod runner;
@@ -71,7 +72,10 @@ fn run() -> Result<()> {
             bench::run(job, *profile, &words, &plan, arrival)?;
         }
         Work::Tests(names) => match ready {
-            Ok(()) => runner::run_all(names, &words, &plan)?,
+            Ok(()) => {
+                runner::run_all(names, &words, &plan)?;
+                leaks::report()?;
+            }
             Err(err) => fail_all(names, &format!("{err:#}")),
         },
     }
