@@ -13,6 +13,7 @@ use crate::{
         Malformed, Page, Source,
     },
     kho::{self, Incoming, RestoredPages},
+    log::err_limited,
 };
 use core::mem::offset_of;
 use kernel::prelude::*;
@@ -145,7 +146,7 @@ impl Found {
                     Ok(None) => return Ok(()),
                     Err(why) => {
                         account.whole = false;
-                        pr_err!("a session of the previous kernel is refused: {:?}\n", why);
+                        err_limited!("a session of the previous kernel is refused: {:?}\n", why);
                         return Ok(());
                     }
                 };
@@ -161,7 +162,7 @@ impl Found {
                     Err(Stop::NoMemory) => return Err(Stop::NoMemory),
                     Err(Stop::Malformed(why)) => {
                         account.whole = false;
-                        pr_err!(
+                        err_limited!(
                             "session {:?} of the previous kernel is refused: {:?}; its memory is kept until the next kexec\n",
                             name,
                             why

@@ -49,13 +49,25 @@ impl Limit {
     }
 }
 
-/// Writes a warning to the log, unless this place has written too many of late.
-macro_rules! warn_limited {
-    ($($arg:tt)*) => {{
+/// Writes a line by this macro to the log, unless this place has written too many of late.
+macro_rules! limited {
+    ($print:ident, $($arg:tt)*) => {{
         static LIMIT: $crate::log::Limit = $crate::log::Limit::new();
         if LIMIT.permits() {
-            ::kernel::prelude::pr_warn!($($arg)*);
+            ::kernel::prelude::$print!($($arg)*);
         }
     }};
 }
+pub(crate) use limited;
+
+/// A warning, [limited].
+macro_rules! warn_limited {
+    ($($arg:tt)*) => { $crate::log::limited!(pr_warn, $($arg)*) };
+}
 pub(crate) use warn_limited;
+
+/// An error, [limited].
+macro_rules! err_limited {
+    ($($arg:tt)*) => { $crate::log::limited!(pr_err, $($arg)*) };
+}
+pub(crate) use err_limited;

@@ -16,6 +16,7 @@ use crate::{
         vmalloc, Malformed, Page, Source,
     },
     kho::{Incoming, RestoredPages},
+    log::err_limited,
 };
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
 use zerocopy::{Immutable, KnownLayout};
@@ -78,11 +79,11 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Malformed(why) => {
-                pr_err!("a memfd of the previous kernel is refused: {:?}\n", why);
+                err_limited!("a memfd of the previous kernel is refused: {:?}\n", why);
                 EINVAL
             }
             Refusal::UnknownSeals(seals) => {
-                pr_err!(
+                err_limited!(
                     "a memfd of the previous kernel has unknown seals: {:#x}\n",
                     seals
                 );
@@ -360,14 +361,22 @@ fn fill(memfd: &NewMemfd, description: &Description) -> Result<(), Refusal> {
             runs.push(whole)?;
         }
         if runs.is_full() {
-            memfd.add(&mut runs)?;
+            add(memfd, &mut runs)?;
         }
         Ok(())
     })?;
     if let Some(last) = run {
         runs.push(last)?;
     }
-    Ok(memfd.add(&mut runs)?)
+    add(memfd, &mut runs)
+}
+
+/// As [`NewMemfd::add`]. What is in one place twice is the description's fault.
+fn add(memfd: &NewMemfd, runs: &mut Runs) -> Result<(), Refusal> {
+    memfd.add(runs).map_err(|err| match err {
+        EEXIST => Malformed::Field("two pages in one place of the file").into(),
+        err => err.into(),
+    })
 }
 
 /// Frees the memfd that is described at `pa`, of any value: nobody wanted it.

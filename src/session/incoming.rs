@@ -232,7 +232,7 @@ impl IncomingSession {
             self.registry.remove(&self.name);
             return;
         }
-        pr_warn!(
+        warn_limited!(
             "session {:?} was closed, cannot be finished yet, and can be retrieved again\n",
             self.name
         );

@@ -12,6 +12,7 @@ use crate::{
     handover::luo::{LuoSer, SessionName, SessionSer, COMPATIBLE, KHO_ENTRY},
     incoming::{Account, Found, FoundSession},
     kho::{BlockChain, PreservedPage, Subtree},
+    log::err_limited,
     ordered_map::{OrderedMap, Slot},
     uapi::{Place, SessionEntry, Window},
 };
@@ -239,7 +240,7 @@ impl IncomingRegistry {
         for file in found.iter() {
             let added = files.push(Slot::new()?, file.token, Restored::new(file));
             if added.is_err() {
-                pr_err!(
+                err_limited!(
                     "session {:?} of the previous kernel has token {:#x} twice: the second is refused\n",
                     name,
                     file.token
@@ -255,7 +256,7 @@ impl IncomingRegistry {
             .push(slot, name, session)
             .is_err()
         {
-            pr_err!(
+            err_limited!(
                 "the previous kernel has two sessions {:?}: the second is refused\n",
                 name
             );
