@@ -10,7 +10,7 @@ pub(crate) struct Owner(*mut bindings::module);
 
 // SAFETY: The pointer is only handed to functions that may be called from anywhere.
 unsafe impl Send for Owner {}
-// SAFETY: As above.
+// SAFETY: The pointer is only handed to functions that may be called from anywhere.
 unsafe impl Sync for Owner {}
 
 impl From<&'static ThisModule> for Owner {

@@ -30,7 +30,7 @@ struct Raw(NonNull<bindings::liveupdate_file_handler>);
 
 // SAFETY: C's callbacks may be called from anywhere.
 unsafe impl Send for Raw {}
-// SAFETY: As above.
+// SAFETY: C's callbacks may be called from anywhere.
 unsafe impl Sync for Raw {}
 
 impl Raw {
@@ -123,7 +123,7 @@ impl FileHandler for CHandler {
 
     fn identity(&self, file: &File) -> usize {
         match self.raw.ops().get_id {
-            // SAFETY: As above.
+            // SAFETY: A callback of C asks for no more than valid pointers.
             Some(call) => unsafe { call(file.as_ptr()) },
             None => file.as_ptr() as usize,
         }
@@ -134,7 +134,7 @@ impl FileHandler for CHandler {
         let room = KBox::<CPreserved>::new_uninit(GFP_KERNEL_ACCOUNT)?;
         let call = self.raw.ops().preserve.ok_or(EINVAL)?;
         let mut args = self.raw.args(file.as_ptr(), 0, null_mut());
-        // SAFETY: As above; the arguments are valid for the call.
+        // SAFETY: A callback of C asks for no more than valid pointers.
         to_result(unsafe { call(&mut args) })?;
         let preserved = KBox::write(
             room,
@@ -151,7 +151,7 @@ impl FileHandler for CHandler {
     fn retrieve(&self, data: u64) -> Result<ARef<File>> {
         let call = self.raw.ops().retrieve.ok_or(EINVAL)?;
         let mut args = self.raw.args(null_mut(), data, null_mut());
-        // SAFETY: As above.
+        // SAFETY: A callback of C asks for no more than valid pointers.
         to_result(unsafe { call(&mut args) })?;
         let file = NonNull::new(args.file).ok_or(EIO)?;
         // SAFETY: The callback made the file, and passes its reference on. It is new: nobody is
@@ -164,14 +164,14 @@ impl FileHandler for CHandler {
             return true;
         };
         let mut args = self.incoming(data, outcome);
-        // SAFETY: As above.
+        // SAFETY: A callback of C asks for no more than valid pointers.
         unsafe { call(&mut args) }
     }
 
     fn finish(&self, data: u64, outcome: &Outcome) {
         if let Some(call) = self.raw.ops().finish {
             let mut args = self.incoming(data, outcome);
-            // SAFETY: As above.
+            // SAFETY: A callback of C asks for no more than valid pointers.
             unsafe { call(&mut args) };
         }
     }
@@ -182,7 +182,7 @@ struct Private(*mut c_void);
 
 // SAFETY: It is only handed back to C, whose callbacks may be called from anywhere.
 unsafe impl Send for Private {}
-// SAFETY: As above.
+// SAFETY: It is only handed back to C, whose callbacks may be called from anywhere.
 unsafe impl Sync for Private {}
 
 /// A file that a C handler has preserved.
@@ -204,7 +204,7 @@ impl PreservedFile for CPreserved {
     fn freeze(&self) -> Result<u64> {
         if let Some(call) = self.raw.ops().freeze {
             let mut args = self.args();
-            // SAFETY: As above.
+            // SAFETY: A callback of C asks for no more than valid pointers.
             to_result(unsafe { call(&mut args) })?;
             self.data.store(args.serialized_data, Relaxed);
         }
@@ -213,7 +213,7 @@ impl PreservedFile for CPreserved {
 
     fn unfreeze(&self) {
         if let Some(call) = self.raw.ops().unfreeze {
-            // SAFETY: As above.
+            // SAFETY: A callback of C asks for no more than valid pointers.
             unsafe { call(&mut self.args()) };
         }
     }
@@ -222,7 +222,7 @@ impl PreservedFile for CPreserved {
 impl Drop for CPreserved {
     fn drop(&mut self) {
         if let Some(call) = self.raw.ops().unpreserve {
-            // SAFETY: As above.
+            // SAFETY: A callback of C asks for no more than valid pointers.
             unsafe { call(&mut self.args()) };
         }
     }

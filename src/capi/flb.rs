@@ -18,7 +18,7 @@ struct Raw(NonNull<bindings::liveupdate_flb>);
 
 // SAFETY: C's callbacks may be called from anywhere.
 unsafe impl Send for Raw {}
-// SAFETY: As above.
+// SAFETY: C's callbacks may be called from anywhere.
 unsafe impl Sync for Raw {}
 
 impl Raw {
@@ -83,7 +83,7 @@ pub(crate) struct CObject {
 
 // SAFETY: It is only handed back to C, whose callbacks may be called from anywhere.
 unsafe impl Send for CObject {}
-// SAFETY: As above.
+// SAFETY: It is only handed back to C, whose callbacks may be called from anywhere.
 unsafe impl Sync for CObject {}
 
 impl CObject {
@@ -124,7 +124,7 @@ impl Flb for CFlb {
     fn preserve(&self) -> Result<COutgoing> {
         let call = self.raw.ops().preserve.ok_or(EINVAL)?;
         let mut args = self.raw.args(0, null_mut());
-        // SAFETY: As above.
+        // SAFETY: A callback of C asks for no more than valid pointers.
         to_result(unsafe { call(&mut args) })?;
         Ok(COutgoing(CObject {
             raw: self.raw,
@@ -140,7 +140,7 @@ impl Flb for CFlb {
     fn retrieve(&self, data: u64) -> Result<CObject> {
         let call = self.raw.ops().retrieve.ok_or(EINVAL)?;
         let mut args = self.raw.args(data, null_mut());
-        // SAFETY: As above.
+        // SAFETY: A callback of C asks for no more than valid pointers.
         to_result(unsafe { call(&mut args) })?;
         Ok(CObject {
             raw: self.raw,
@@ -151,7 +151,7 @@ impl Flb for CFlb {
 
     fn finish(&self, state: CObject) {
         if let Some(call) = self.raw.ops().finish {
-            // SAFETY: As above.
+            // SAFETY: A callback of C asks for no more than valid pointers.
             unsafe { call(&mut self.raw.args(state.data, state.obj)) };
         }
     }

@@ -73,7 +73,7 @@ impl Deref for PreservedPage {
 
 impl DerefMut for PreservedPage {
     fn deref_mut(&mut self) -> &mut Page {
-        // SAFETY: As in `deref`; the borrow is exclusive.
+        // SAFETY: By the type invariant the page is mapped there, and this owns it, exclusively.
         unsafe { self.data.as_mut() }
     }
 }

@@ -316,7 +316,7 @@ fn unpreserve(range: &Frames) {
 
 /// Undoes [`preserve`] for a piece of its range.
 fn unpreserve_piece(piece: &Range<u64>) {
-    // SAFETY: As there; the callers preserved exactly this piece.
+    // SAFETY: The function only notes the frames; the callers preserved exactly this piece.
     unsafe {
         let page = bindings::pfn_to_page(piece.start as usize);
         bindings::kho_unpreserve_pages(page, (piece.end - piece.start) as usize);

@@ -42,7 +42,7 @@ pub(super) fn inode(file: &File) -> *mut bindings::inode {
 
 /// The page cache of `file`, valid as long as the file.
 pub(super) fn mapping(file: &File) -> *mut bindings::address_space {
-    // SAFETY: As for `inode`.
+    // SAFETY: An open file is valid, and so is its inode, whose mapping does not change.
     unsafe { (*inode(file)).i_mapping }
 }
 
