@@ -128,9 +128,9 @@ check-vm: module
 # The same on kernels that look for faults: see tools/kernel/{debug,kcsan}.config. What
 # things cost in memory there tells nothing; KASAN's shadow takes an eighth of it, which the
 # next kernel takes from KHO's scratch area. To ask ACPI for the interrupts of a PCI device takes such a kernel minutes:
-# the old tables know them, too.
+# the old tables know them, too. `no5lvl`: see Documentation/known-kernel-issues.rst.
 check-debug check-kcsan: check-%:
-	@VARIANT=$* LUO_SKIP=cost:: LUO_CMDLINE='pci=noacpi kho_scratch=1200M,16M,16M' LUO_MORE_MEMORY=2048 \
+	@VARIANT=$* LUO_SKIP=cost:: LUO_CMDLINE='no5lvl pci=noacpi kho_scratch=1200M,16M,16M' LUO_MORE_MEMORY=2048 \
 		$(MAKE) --no-print-directory BUILD=$(BUILD)/$* check-vm
 
 # This tree inside a kernel's, as a module beside the orchestrator in C, and built
