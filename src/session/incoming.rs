@@ -105,10 +105,10 @@ impl IncomingSession {
     fn retrieve_fd(&self, request: &Request) -> Result {
         let mut arg: TokenFd = request.read()?;
         let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
-        let file = self.retrieve(arg.token)?;
         arg.fd = fd.reserved_fd() as i32;
-        // Should this fail, the file stays with the session, to be asked for again.
+        // The answer is given first: where it cannot be written, nothing was retrieved.
         request.respond(&arg)?;
+        let file = self.retrieve(arg.token)?;
         fd.fd_install(file);
         Ok(())
     }

@@ -106,9 +106,13 @@ fn take(session: &Session) -> Result<()> {
     data::check(&file, 3, SIZE, &[data::whole(SIZE)])
 }
 
-fn retrieve_fd(_: &mut Ctx) -> Result<()> {
+fn retrieve_fd(ctx: &mut Ctx) -> Result<()> {
     let session = Device::open()?.retrieve_session("handed")?;
     unanswerable(&Command::retrieve(&session, 3))?;
+    if is_ours(ctx) {
+        let (_, _, nr_retrieved) = session.state()?;
+        ensure!(nr_retrieved == 0, "{nr_retrieved} count as retrieved");
+    }
     take(&session)?;
     session.finish()?;
     Ok(())
