@@ -16,7 +16,7 @@ use crate::{
         vmalloc, Malformed, Page, Source,
     },
     kho::{Incoming, RestoredPages},
-    log::err_limited,
+    log::{err_limited, warn_limited},
 };
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
 use zerocopy::{Immutable, KnownLayout};
@@ -390,7 +390,10 @@ pub(super) fn discard(format: Format, pa: u64) {
         })
     });
     if let Err(why) = freed {
-        // What was not freed stays preserved; the conversion logs why.
-        let _: Error = why.into();
+        let err: Error = why.into();
+        warn_limited!(
+            "a memfd that nobody retrieved cannot be freed: {:?}; its memory is kept until the next kexec\n",
+            err
+        );
     }
 }

@@ -126,7 +126,7 @@ impl IncomingSession {
             let advice = if *err == ENOENT {
                 "load the module that handles it and try again"
             } else {
-                "its memory is kept until the next kexec"
+                "there is no second try in this kernel, and its memory is kept until the next kexec"
             };
             warn_limited!(
                 "session {:?}: cannot retrieve token {:#x} of type {:?}: {:?}; {}\n",
