@@ -546,6 +546,44 @@ setup_that_fails_leaves_no_paths() {
 	[ ! -e "$clone/build/paths" ] || wrong "there is a build/paths"
 }
 
+# ---- A root file system --------------------------------------------------------------
+
+# A mmdebstrap whose system has this version of systemd.
+debian_with_systemd() {
+	apt_that_works
+	mkdir -p "$top/case/root/var/lib/dpkg"
+	printf 'Package: libc6\nVersion: 2.43-7\n\nPackage: systemd\nStatus: install\nVersion: %s\n' "$1" \
+		>"$top/case/root/var/lib/dpkg/status"
+	tar -cf "$top/case/root.tar" -C "$top/case/root" .
+	fake mmdebstrap <<-'END'
+		#!/bin/sh
+		echo mmdebstrap >>"$log"
+		for argument; do case $argument in *root.tar) cp "${log%/*}/root.tar" "$argument" ;; esac; done
+	END
+}
+
+root_and_again() {
+	debian_with_systemd 262-1
+	run debian-root
+	succeeds && [ -s "$(result)" ] || wrong "no archive" || return
+	run debian-root
+	succeeds && is "$(grep -c mmdebstrap "$log")" 1
+}
+
+root_with_an_old_systemd() {
+	debian_with_systemd 257.9-1
+	run debian-root
+	fails_saying "has systemd 257.9-1" "261 or later" || return
+	is "$(find "$cache/root" -name '*.ok')" ""
+}
+
+root_without_network() {
+	apt_that_works
+	printf '#!/bin/sh\necho "could not resolve"; exit 25\n' | fake mmdebstrap
+	run debian-root
+	fails_saying "could not be made" "could not resolve" "Is there a network?"
+}
+
 # ---- Running them -----------------------------------------------------------------------
 
 cases="
@@ -562,7 +600,8 @@ build_by_clang build_without_rust build_fails no_room_for_the_build build_goes_o
 build_cannot_go_on build_with_a_damaged_image build_by_two_at_once
 kdir_is_no_folder kdir_is_no_build kdir_is_not_finished kdir_lacks_options kdir_is_not_patched
 kdir_of_another_rustc setup_with_kdir setup_with_kdir_by_clang setup_with_kdir_and_no_sources setup_for_a_vm_without_image
-setup_in_a_folder_with_a_space setup_that_fails_leaves_no_paths"
+setup_in_a_folder_with_a_space setup_that_fails_leaves_no_paths
+root_and_again root_with_an_old_systemd root_without_network"
 
 for case in $cases; do
 	[[ $case == *"${FILTER:-}"* ]] || continue
