@@ -15,6 +15,14 @@ installkernel() {
 	hostonly='' instmods luo
 }
 
+# Of the two kinds of initramfs that dracut makes, systemd is process 1 in the one,
+# with no hook before it, and starts on the root file system only in the other.
 install() {
-	inst_hook cmdline 01 "$moddir/insert-luo.sh"
+	if dracut_module_included systemd; then
+		inst_multiple modprobe
+		rm -f "$initdir/init"
+		inst_script "$moddir/init.sh" /init
+	else
+		inst_hook cmdline 01 "$moddir/insert-luo.sh"
+	fi
 }
