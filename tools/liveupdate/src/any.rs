@@ -35,7 +35,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::NotASession`] if it is none at all.
+    /// [`Error::NotASession`](crate::Error::NotASession) if it is none at all.
     pub fn identify(fd: OwnedFd) -> Result<Self> {
         session::name(fd.as_fd())?;
         Ok(match is_incoming(fd.as_fd())? {

@@ -135,7 +135,7 @@ macro_rules! queries {
             ///
             /// # Errors
             ///
-            /// [`Error::NotASession`] if it was made from a descriptor of something else.
+            /// [`Error::NotASession`](crate::Error::NotASession) if it was made from a descriptor of something else.
             pub fn name(&self) -> Result<SessionName> {
                 session::name(self.as_fd())
             }
@@ -144,7 +144,7 @@ macro_rules! queries {
             ///
             /// # Errors
             ///
-            /// [`Error::Unsupported`] if the orchestrator does not have the command.
+            /// [`Error::Unsupported`](crate::Error::Unsupported) if the orchestrator does not have the command.
             pub fn state(&self) -> Result<SessionState> {
                 session::state(self.as_fd())
             }
@@ -153,7 +153,7 @@ macro_rules! queries {
             ///
             /// # Errors
             ///
-            /// [`Error::Unsupported`] if the orchestrator does not have the command.
+            /// [`Error::Unsupported`](crate::Error::Unsupported) if the orchestrator does not have the command.
             pub fn files(&self) -> Result<Vec<FileInfo>> {
                 session::files(self.as_fd())
             }
