@@ -156,15 +156,22 @@ fmt fmt-check: setup
 		--config-path "$$LINUX_SRC/.rustfmt.toml" $(MODULE_RS)
 	@$(CARGO) fmt $(WORKSPACE) --all $(RUSTFMT_MODE)
 
+# One folder with all of it: the pages of Documentation, and below rust/ what rustdoc
+# makes of module and tools. A warning is an error.
+docs: module
+	@tools/setup/packages docs
+	@$(PATHS) PYTHONDONTWRITEBYTECODE=1 \
+		sphinx-build -q -W --keep-going -d $(BUILD)/doctrees Documentation $(BUILD)/docs
 # rustdoc has no M= of its own: it takes what the build passed to rustc, which
 # Kbuild keeps beside the object, without what rustc alone knows.
-docs: module
 	@cd $(BUILD)/module && RUSTC_BOOTSTRAP=1 sh -c "$$(sed -n \
-		-e 's/ rustc / rustdoc --document-private-items -o ..\/docs /' \
+		-e 's/ rustc / rustdoc --document-private-items -A rustdoc::private_intra_doc_links -o ..\/docs\/rust\/module /' \
 		-e 's/ -Zbinary_dep_depinfo=y//; s/ --remap-path[^ ]*//g; s/ --emit=[^ ]*//g; s/ --out-dir [^ ]*//' \
 		-e 's/^savedcmd_[^ ]* := //p' src/.luo.o.cmd)"
-	@$(CARGO) doc --no-deps $(WORKSPACE) --workspace
-	@echo "docs: $(BUILD)/docs/luo/index.html (module), tools/target/doc/liveupdate/index.html (client library)"
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(WORKSPACE) --workspace
+	@mkdir -p $(BUILD)/docs/rust/tools
+	@cp -r $${CARGO_TARGET_DIR:-tools/target}/doc/. $(BUILD)/docs/rust/tools
+	@echo "docs: $(BUILD)/docs/index.html"
 
 # ---- The rest ----------------------------------------------------------------
 
@@ -196,7 +203,7 @@ help:
 	@echo 'make paths       where things are, as KEY=value lines (with -s nothing else)'
 	@echo 'make clippy      Clippy over the module and the tools; a warning is an error'
 	@echo 'make fmt         rustfmt over the same; fmt-check only looks'
-	@echo 'make docs        documentation of the module and the client library'
+	@echo 'make docs        documentation as HTML: the pages in Documentation, module and tools'
 	@echo 'make clean       remove what was built here; distclean: Cargo'"'"'s part too;'
 	@echo '                 clean-cache: the kernels outside of the clone'
 	@echo
