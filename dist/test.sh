@@ -70,6 +70,8 @@ packages_come_and_go() {
 	for package in luo-tools luo-dkms; do
 		dpkg-deb --extract "$scratch/deb/$package"_*.deb "$scratch/$package" || return
 		[ -n "$(files "$scratch/$package")" ] || return
+		dpkg-deb --control "$scratch/deb/$package"_*.deb "$scratch/$package-scripts" || return
+		! grep -r '@[A-Z]*@' "$scratch/$package-scripts" || return
 	done
 	dpkg_there --install "$scratch"/deb/luo-tools_*.deb || return
 	[ -x "$root/usr/sbin/luoctl" ] || return
