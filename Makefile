@@ -19,12 +19,13 @@ HARNESS = $(CARGO) run --quiet --release $(WORKSPACE) -p harness --
 MODULE_RS = src/luo.rs $(shell find samples tests/modules -name '*.rs' 2>/dev/null)
 
 # Only what runs a virtual machine wants QEMU.
-VM_GOALS := demo check check-vm check-debug check-kcsan check-intree check-variant bench
+VM_GOALS := demo check check-vm check-debug check-kcsan check-intree check-variant check-systemd bench
 SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
 .PHONY: all module samples tools man setup kernel paths data demo bench bench-again check check-host check-vm \
-	check-debug check-kcsan check-intree check-variant install install-module install-tools install-source deb \
+	check-debug check-kcsan check-intree check-variant \
+	check-systemd install install-module install-tools install-source deb \
 	clippy fmt fmt-check docs clean distclean clean-cache help
 
 all: module tools
@@ -138,6 +139,13 @@ check-debug check-kcsan: check-%:
 check-intree:
 	@.ci/check intree-module intree-builtin
 
+# A Debian system with our packages, whose systemd is the client: see tests/systemd.
+check-systemd: module
+	@tools/setup/packages systemd
+	@dist/deb $(BUILD)/deb
+	@$(PATHS) root=$$(tools/setup/debian-root) && $(HARNESS) systemd --root "$$root" --packages $(BUILD)/deb \
+		$(if $(ORCHESTRATOR),--orchestrator $(ORCHESTRATOR))
+
 # For .ci/check: the tests that LUO_CHECK chooses, on the kernel of VARIANT.
 check-variant: setup
 	@$(PATHS) LUO_OUTPUT=$(BUILD)/check $(HARNESS) check $(LUO_CHECK)
@@ -192,6 +200,7 @@ help:
 	@echo 'make check-debug the tests in VMs on a kernel with KASAN, lockdep and more of that kind;'
 	@echo '                 check-kcsan: on one that watches for data races'
 	@echo 'make check-intree the tests that go through kexec, with this tree inside of a kernel'"'"'s'
+	@echo 'make check-systemd a Debian system in a VM: our packages, and systemd over live updates'
 	@echo 'make bench       measure against the orchestrator in C, in half an hour (QUICK=1: a few minutes,'
 	@echo '                 FILTER=<part of a name>, PROFILE=1: where the time goes); bench-again: only print'
 	@echo 'make install     module, luoctl, and what loads the module at boot (DESTDIR=, PREFIX=);'

@@ -71,6 +71,7 @@ fn boots(folder: &Path, inputs: &Inputs, guest: &Guest) -> Result<bool> {
         kernel: &inputs.bzimage,
         initramfs: &initramfs,
         data: None,
+        root: None,
         cmdline: &plan.stages[0].cmdline,
         logs: folder,
     })?;

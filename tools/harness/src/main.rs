@@ -18,6 +18,7 @@ mod paint;
 mod qemu;
 mod selftests;
 mod session;
+mod systemd;
 mod tally;
 mod units;
 
@@ -52,6 +53,8 @@ enum Command {
     Demo(DemoArgs),
     /// Measure both orchestrators; writes into build/bench (JSON, pictures, a page of the documentation)
     Bench(BenchArgs),
+    /// Boot a Debian system, and replace the kernel under its systemd; ends as `check` does.
+    Systemd(SystemdArgs),
 }
 
 #[derive(Args)]
@@ -114,6 +117,19 @@ struct BenchArgs {
     /// VMs at a time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+}
+
+#[derive(Args)]
+struct SystemdArgs {
+    /// The system as it comes: a tar archive
+    #[arg(long)]
+    root: PathBuf,
+    /// Folder with our packages for it
+    #[arg(long)]
+    packages: PathBuf,
+    /// The orchestrator to test
+    #[arg(long, value_enum, default_value_t = Which::Rust)]
+    orchestrator: Which,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -187,6 +203,17 @@ fn run() -> Result<ExitCode> {
                 again: args.again,
             };
             bench::bench(&inputs, &guest, &options)?
+        }
+        Command::Systemd(args) => {
+            let options = systemd::Options {
+                root: args.root,
+                packages: args.packages,
+                orchestrator: args.orchestrator.into(),
+                accel: accel()?,
+            };
+            let counts = systemd::systemd(&inputs, &options)?;
+            println!("{counts}");
+            counts.failed == 0
         }
     };
     Ok(if good {

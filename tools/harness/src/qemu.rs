@@ -51,6 +51,8 @@ pub struct Machine<'a> {
     pub initramfs: &'a Path,
     /// A disk with the demo's data.
     pub data: Option<&'a Path>,
+    /// A disk with a root file system. What is written to it is gone with the VM.
+    pub root: Option<&'a Path>,
     /// The first kernel's command line.
     pub cmdline: &'a str,
     /// Folder for the logs: `console.log`, `events.log`, `qemu.log`.
@@ -180,17 +182,26 @@ fn command(machine: &Machine, console: &Path) -> Result<Command> {
     // To wait for a disk is to let the clock jump, where it counts instructions.
     let for_kexec = machine.accel != Accel::Icount;
     let disks = [
-        (DISK_KERNEL, for_kexec.then_some(machine.kernel)),
-        (DISK_INITRAMFS, for_kexec.then_some(machine.initramfs)),
-        (DISK_DATA, machine.data),
+        (
+            DISK_KERNEL,
+            "readonly=on",
+            for_kexec.then_some(machine.kernel),
+        ),
+        (
+            DISK_INITRAMFS,
+            "readonly=on",
+            for_kexec.then_some(machine.initramfs),
+        ),
+        (DISK_DATA, "readonly=on", machine.data),
+        ("luo-root", "snapshot=on", machine.root),
     ];
-    for (serial, file) in disks {
+    for (serial, writing, file) in disks {
         let Some(file) = file else { continue };
         let file = plain(file)?;
         command
             .args([
                 "-drive",
-                &format!("if=none,id={serial},format=raw,readonly=on,file={file}"),
+                &format!("if=none,id={serial},format=raw,{writing},file={file}"),
             ])
             .args([
                 "-device",

@@ -168,6 +168,7 @@ impl Run<'_> {
             kernel: &self.inputs.bzimage,
             initramfs: &initramfs,
             data: None,
+            root: None,
             cmdline: &plan.stages[0].cmdline,
             logs: &logs,
         });

@@ -71,6 +71,7 @@ pub fn demo(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<bool> {
         kernel: &inputs.bzimage,
         initramfs: &initramfs,
         data: Some(&archive),
+        root: None,
         cmdline: &plan.stages[0].cmdline,
         logs: &folder,
     };
