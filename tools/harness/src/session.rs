@@ -10,7 +10,7 @@ use anyhow::Result;
 use luo_vm_protocol::{Event, Outcome};
 use std::time::{Duration, Instant};
 
-/// How long a kernel may take to boot, and a VM to power off.
+/// How long a kernel may take to boot, unless a test may take longer still.
 const BOOT: Duration = Duration::from_secs(240);
 /// What the harness waits longer than the VM itself does for a test.
 const SLACK: Duration = Duration::from_secs(30);
@@ -41,7 +41,8 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
         running: None,
         booted: false,
     };
-    let mut patience = BOOT;
+    let boot = BOOT.max(Duration::from_secs(batch.config.timeout_s.into()));
+    let mut patience = boot;
     let end = loop {
         match qemu.next(patience) {
             Heard::Event(Event::Start { test, timeout_s }, _) => {
@@ -57,7 +58,7 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
                 session.result(&test, outcome, Duration::from_millis(ms))?;
             }
             Heard::Event(Event::Figure { text }, _) => session.tally.figure(&text),
-            Heard::Event(Event::Jump { .. }, _) => patience = BOOT,
+            Heard::Event(Event::Jump { .. }, _) => patience = boot,
             Heard::Event(Event::Note { text }, _) => break format!("the VM gave up: {text}"),
             Heard::Event(Event::Demo(_) | Event::Bench(_), _) => {}
             Heard::Event(Event::Done, _) => break "the VM ended without running it".to_string(),

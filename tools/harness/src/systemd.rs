@@ -49,10 +49,11 @@ pub fn systemd(inputs: &Inputs, options: &Options) -> Result<Counts> {
     let words = format!("{} {WORDS}", clock::words(options.accel));
     let cmdline = cmdline(options.orchestrator, words.trim());
     let (root, initramfs) = (logs.join("root.ext4"), logs.join("initrd.img"));
+    let batch = batch(&program)?;
     let machine = Machine {
         accel: options.accel,
-        memory_mib: 2048,
-        cpus: 2,
+        memory_mib: batch.config.memory_mib,
+        cpus: batch.config.cpus,
         kernel: &inputs.bzimage,
         initramfs: &initramfs,
         data: None,
@@ -62,7 +63,7 @@ pub fn systemd(inputs: &Inputs, options: &Options) -> Result<Counts> {
     };
     let tally = Tally::default();
     println!("booting it; the kernel is replaced three times");
-    session::run(&batch(&program)?, &machine, &tally)?;
+    session::run(&batch, &machine, &tally)?;
     std::fs::remove_file(&root)?;
     Ok(tally.counts())
 }
@@ -101,15 +102,16 @@ fn batch(program: &Path) -> Result<Batch> {
         tests: serde_json::from_slice(&output.stdout).context("luo-systemd list")?,
         stages: 4,
         config: VmConfig {
-            memory_mib: 0,
-            cpus: 0,
+            memory_mib: 2048,
+            cpus: 2,
             cmdline: String::new(),
             zram_mib: 0,
             orchestrators: Vec::new(),
             recorder: false,
             params: String::new(),
             nested: false,
-            timeout_s: 0,
+            // A whole system ends and another one starts, on a machine that may be busy.
+            timeout_s: 600,
             allow_log: Vec::new(),
         },
     })
