@@ -23,6 +23,8 @@ pub struct Ctx {
     plan: Plan,
     log: Log,
     kept: Vec<Box<dyn Any>>,
+    baggage: Vec<u8>,
+    goes_on: bool,
 }
 
 impl Ctx {
@@ -34,6 +36,8 @@ impl Ctx {
             plan,
             log: Log::from_now()?,
             kept: Vec::new(),
+            baggage: Vec::new(),
+            goes_on: false,
         })
     }
 
@@ -44,12 +48,29 @@ impl Ctx {
 
     /// The orchestrator of this kernel.
     pub fn orchestrator(&self) -> Orchestrator {
-        self.plan.stages[self.words.stage - 1].orchestrator
+        let stage = self.plan.stage(self.words.stage);
+        stage.map_or(Orchestrator::None, |stage| stage.orchestrator)
     }
 
     /// Where what is random begins: the same seed, the same choices. Name it in the error.
     pub fn seed(&self) -> u64 {
         self.plan.seed
+    }
+
+    /// How much is to be done, of what can be done more or less of; so much if nobody has said it.
+    pub fn amount(&self, default: u64) -> u64 {
+        self.plan.amount.unwrap_or(default)
+    }
+
+    /// Says that another kernel is to follow, in which this stage runs again: for [`Test::repeated`].
+    ///
+    /// [`Test::repeated`]: crate::test::Test::repeated
+    pub fn go_on(&mut self) {
+        self.goes_on = true;
+    }
+
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// Opens `/dev/liveupdate`. Only one may have it open: drop it soon.
@@ -71,6 +92,17 @@ impl Ctx {
     pub fn get(&self, key: &str) -> Result<&str> {
         let value = self.words.carry.get(key);
         Ok(value.with_context(|| format!("no earlier stage stored {key:?}"))?)
+    }
+
+    /// Gives bytes to the next kernel, as many as there are: they travel as a file of its initramfs, and so arrive
+    /// whatever becomes of what is tested.
+    pub fn set_baggage(&mut self, bytes: Vec<u8>) {
+        self.baggage = bytes;
+    }
+
+    /// What the previous stage gave to this one; `None` if that was nothing.
+    pub fn baggage(&self) -> Result<Option<Vec<u8>>> {
+        kexec::baggage()
     }
 
     /// The kernel log since the stage began.
@@ -123,7 +155,7 @@ impl Ctx {
 
     /// Loads the next kernel, without jumping.
     pub fn kexec_load(&self) -> Result<()> {
-        kexec::load(&self.next_cmdline()?)
+        kexec::load(&self.next_cmdline()?, &self.baggage)
     }
 
     /// What the next kernel is to be started with.
@@ -133,11 +165,8 @@ impl Ctx {
             carry: self.words.carry.clone(),
         };
         // A test of one stage may load a kernel too; it is never started.
-        let stages = &self.plan.stages;
-        let stage = stages
-            .get(next.stage - 1)
-            .or(stages.last())
-            .context("a plan without a stage")?;
+        let stage = self.plan.stage(next.stage);
+        let stage = stage.context("a plan without a stage")?;
         Ok(format!("{} {}", stage.cmdline, next.to_cmdline()))
     }
 

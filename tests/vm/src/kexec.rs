@@ -8,15 +8,49 @@ use nix::errno::Errno;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Seek;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Loads the kernel and the initramfs of this VM, to be started with this command line.
-pub fn load(cmdline: &str) -> Result<()> {
-    let (kernel, initramfs) = next()?;
+/// Where the next kernel finds what it is given along.
+const BAGGAGE: &str = "/baggage";
+
+/// Loads the kernel and the initramfs of this VM, to be started with this command line and, unless there are none, these
+/// bytes.
+pub fn load(cmdline: &str, baggage: &[u8]) -> Result<()> {
+    let (kernel, mut initramfs) = next()?;
+    if !baggage.is_empty() {
+        initramfs = with_file(initramfs, BAGGAGE, baggage).context("adding to the initramfs")?;
+    }
     file_load(&kernel, Some(&initramfs), cmdline).context("kexec_file_load")
+}
+
+/// The bytes that this kernel was given along by the one before.
+pub fn baggage() -> Result<Option<Vec<u8>>> {
+    match std::fs::read(BAGGAGE) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err).context(BAGGAGE),
+    }
+}
+
+/// An initramfs with one more file. Archives may follow each other, with zeros between.
+fn with_file(initramfs: File, path: &str, content: &[u8]) -> Result<File> {
+    let mut all = File::from(memfd_create("initramfs", MFdFlags::MFD_CLOEXEC)?);
+    std::io::copy(&mut &initramfs, &mut all)?;
+    let end = all.stream_position()?.next_multiple_of(4);
+    all.set_len(end)?;
+    all.seek(SeekFrom::Start(end))?;
+    let entry = cpio::NewcBuilder::new(path.trim_start_matches('/'))
+        .mode(0o600)
+        .set_mode_file_type(cpio::newc::ModeFileType::Regular);
+    let mut writer = entry.write(&all, u32::try_from(content.len())?);
+    writer.write_all(content)?;
+    writer.finish()?;
+    cpio::newc::trailer(&all)?;
+    all.rewind()?;
+    Ok(all)
 }
 
 /// The kernel and the initramfs of this VM.

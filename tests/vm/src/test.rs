@@ -18,6 +18,8 @@ pub struct Test {
     pub config: Config,
     /// What it does: stage k runs in the k-th kernel, with a kexec after each but the last.
     pub stages: &'static [StageFn],
+    /// Whether the last stage is run in kernel after kernel, as long as it calls [`Ctx::go_on`].
+    pub repeats: bool,
 }
 
 impl Test {
@@ -27,14 +29,35 @@ impl Test {
             name,
             config,
             stages,
+            repeats: false,
         }
+    }
+
+    /// A test whose one stage says itself whether another kernel is to follow, in which it runs again: [`Ctx::go_on`].
+    pub const fn repeated(
+        name: &'static str,
+        config: Config,
+        stages: &'static [StageFn; 1],
+    ) -> Self {
+        Self {
+            repeats: true,
+            ..Self::new(name, config, stages)
+        }
+    }
+
+    /// What it does in this kernel, from 1.
+    pub(crate) fn stage(&self, number: usize) -> Option<StageFn> {
+        let stage = self.stages.get(number - 1);
+        stage
+            .or(self.stages.last().filter(|_| self.repeats))
+            .copied()
     }
 
     /// The test as the harness wants to know it.
     pub fn info(&self, module: &str) -> TestInfo {
         TestInfo {
             name: format!("{module}::{}", self.name),
-            stages: self.stages.len(),
+            stages: self.stages.len() + usize::from(self.repeats),
             config: self.config.to_protocol(),
         }
     }

@@ -60,6 +60,7 @@ fn boots(folder: &Path, inputs: &Inputs, guest: &Guest) -> Result<bool> {
         params: String::new(),
         zram_mib: 0,
         seed: 0,
+        amount: None,
     };
     let initramfs = folder.join("initramfs.cpio");
     let base = image::base(guest, inputs, &image::Extras::default())?;

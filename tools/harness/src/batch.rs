@@ -80,6 +80,7 @@ impl Batch {
             params: self.config.params.clone(),
             zram_mib: self.config.zram_mib,
             seed,
+            amount: None,
         }
     }
 

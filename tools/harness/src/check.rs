@@ -12,7 +12,7 @@ use crate::selftests;
 use crate::session;
 use crate::tally::{Counts, Tally};
 use anyhow::{Context, Result};
-use luo_vm_protocol::{Orchestrator, Outcome, TestInfo};
+use luo_vm_protocol::{Orchestrator, Outcome, Plan, TestInfo};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -41,6 +41,8 @@ pub struct Options {
     pub output: PathBuf,
     /// Where what is random in the tests begins.
     pub seed: u64,
+    /// How much the tests do that can do more or less of it.
+    pub amount: Option<u64>,
     /// What executes the VMs.
     pub accel: Accel,
 }
@@ -154,11 +156,14 @@ impl Run<'_> {
         }
         let logs = self.logs.join(&batch.name);
         std::fs::create_dir_all(&logs)?;
-        let plan = batch.plan(
-            self.options.orchestrator,
-            self.options.seed,
-            self.options.accel,
-        );
+        let plan = Plan {
+            amount: self.options.amount,
+            ..batch.plan(
+                self.options.orchestrator,
+                self.options.seed,
+                self.options.accel,
+            )
+        };
         let initramfs = logs.join("initramfs.cpio");
         let more = if batch.config.nested {
             &self.nested[..]

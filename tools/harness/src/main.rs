@@ -88,6 +88,9 @@ struct CheckArgs {
     /// Where what is random in the tests begins, as a failed test tells it [default: another one each time]
     #[arg(long, env = "LUO_SEED")]
     seed: Option<u64>,
+    /// How much the tests do that can do more or less of it: commands, kexecs [default: what takes some seconds]
+    #[arg(long, env = "LUO_AMOUNT")]
+    amount: Option<u64>,
 }
 
 #[derive(Args)]
@@ -180,6 +183,7 @@ fn run() -> Result<ExitCode> {
                     .output
                     .unwrap_or_else(|| inputs.repo.join("build/check")),
                 seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
+                amount: args.amount,
                 accel: accel()?,
             };
             let counts = check::check(&inputs, &guest, &options)?;

@@ -51,7 +51,8 @@ pub struct VmConfig {
 pub struct TestInfo {
     /// `module::test`.
     pub name: String,
-    /// How many kernels it runs in: 1, or more with a kexec between them.
+    /// How many kernels it runs in: 1, or more with a kexec between them. If it does not know before, 2 is enough to
+    /// say.
     pub stages: usize,
     /// The machine it wants.
     pub config: VmConfig,
@@ -90,7 +91,7 @@ pub struct Stage {
 pub struct Plan {
     /// What to do.
     pub work: Work,
-    /// The kernels, in order; stage N is `stages[N - 1]`.
+    /// The kernels, in order; the last one repeats. See [`Plan::stage`].
     pub stages: Vec<Stage>,
     /// Parameters of `luo.ko`.
     pub params: String,
@@ -98,4 +99,13 @@ pub struct Plan {
     pub zram_mib: u32,
     /// Where what is random in the tests begins.
     pub seed: u64,
+    /// How much a test is to do that can do more or less of it: what that counts is the test's own.
+    pub amount: Option<u64>,
+}
+
+impl Plan {
+    /// The kernel of this number, from 1; `None` only if the plan has none at all.
+    pub fn stage(&self, number: usize) -> Option<&Stage> {
+        self.stages.get(number - 1).or(self.stages.last())
+    }
 }

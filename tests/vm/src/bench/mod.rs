@@ -82,7 +82,7 @@ fn jump(words: &Words, plan: &Plan) -> Result<Infallible> {
         carry: words.carry.clone(),
     };
     let cmdline = &plan.stages[stage - 1].cmdline;
-    kexec::load(&format!("{cmdline} {}", next.to_cmdline()))?;
+    kexec::load(&format!("{cmdline} {}", next.to_cmdline()), &[])?;
     report::send(&Event::Jump { stage });
     // The last that is done, so that from here to the next kernel there is nothing but the kexec.
     kmsg::notice(&format!("{MARK_REBOOT}{}", tsc::now()));

@@ -69,7 +69,10 @@ fn before(plan: &Plan) -> Result<()> {
         carry.insert(GUEST.to_string(), String::new());
     }
     let next = Words { stage: 2, carry };
-    kexec::load(&format!("{} {}", plan.stages[1].cmdline, next.to_cmdline()))?;
+    kexec::load(
+        &format!("{} {}", plan.stages[1].cmdline, next.to_cmdline()),
+        &[],
+    )?;
     clock::report_step(Step::LoadKernel, from);
     // Still at work, with everything preserved and the next kernel waiting.
     report(DemoEvent::Served {

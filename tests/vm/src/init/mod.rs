@@ -49,8 +49,7 @@ fn run() -> Result<()> {
         swap::zram(plan.zram_mib).context("swap on zram")?;
     }
     let stage = plan
-        .stages
-        .get(words.stage - 1)
+        .stage(words.stage)
         .context("the plan knows no such stage")?;
     let module_from = tsc::now();
     let ready = orchestrator::prepare(stage.orchestrator, &plan.params);

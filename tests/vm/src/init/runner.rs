@@ -7,7 +7,7 @@ use crate::ctx::Ctx;
 use crate::process::{Child, Said};
 use crate::test::{Skip, Test};
 use crate::{cases, kexec, kmsg, report};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use luo_vm_protocol::{Event, Outcome, Plan, MARK_END, MARK_START};
 use nix::sys::signal::{kill, Signal};
 use nix::sys::wait::{waitpid, WaitStatus};
@@ -80,8 +80,9 @@ fn run_stage(name: &str, test: &Test, words: &Words, plan: &Plan) -> Result<Outc
 fn stage_outcome(name: &str, test: &Test, words: &Words, plan: &Plan) -> Outcome {
     let run = || -> Result<()> {
         let mut ctx = Ctx::new(name, test.config.timeout(), words.clone(), plan.clone())?;
-        test.stages[words.stage - 1](&mut ctx)?;
-        if words.stage < test.stages.len() {
+        let stage = test.stage(words.stage).context("no such stage")?;
+        stage(&mut ctx)?;
+        if words.stage < test.stages.len() || ctx.goes_on() {
             match ctx.kexec()? {}
         }
         Ok(())

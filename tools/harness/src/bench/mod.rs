@@ -158,6 +158,7 @@ impl Run<'_> {
             params: String::new(),
             zram_mib: 0,
             seed: 0,
+            amount: None,
         };
         let initramfs = logs.join("initramfs.cpio");
         image::write_with_next(&initramfs, &self.base, &plan, &self.inputs.bzimage)?;

@@ -115,6 +115,7 @@ fn plan(orchestrator: Orchestrator, accel: Accel) -> Plan {
         params: String::new(),
         zram_mib: 0,
         seed: 0,
+        amount: None,
     }
 }
 
