@@ -41,6 +41,7 @@ mod order_each;
 mod prepare;
 mod races;
 mod selftests;
+mod soak;
 mod vmm;
 mod watching;
 mod writeback;
@@ -87,6 +88,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("order_each", order_each::TESTS),
     ("prepare", prepare::TESTS),
     ("selftests", selftests::TESTS),
+    ("soak", soak::TESTS),
     ("vmm", vmm::TESTS),
     ("watching", watching::TESTS),
     ("writeback", writeback::TESTS),
