@@ -34,6 +34,7 @@ mod memfd_model;
 mod memfd_retrieved;
 mod memfd_seals;
 mod memfd_sizes;
+mod model;
 mod module;
 mod names;
 mod order;
@@ -81,6 +82,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("memfd_retrieved", memfd_retrieved::TESTS),
     ("memfd_seals", memfd_seals::TESTS),
     ("memfd_sizes", memfd_sizes::TESTS),
+    ("model", model::TESTS),
     ("module", module::TESTS),
     ("names", names::TESTS),
     ("order", order::TESTS),

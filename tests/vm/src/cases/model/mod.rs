@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random commands, all of whose answers a model of its own tells beforehand: see `tests/model`. `make model N=` says how
+//! many.
+
+pub mod arrival;
+mod call;
+mod concurrent;
+mod crew;
+mod hands;
+pub mod owner;
+mod sequential;
+
+use crate::cases::common::luo::{Device, RETRIEVE_SESSION};
+use crate::cases::common::session_by_bytes;
+use crate::ctx::Ctx;
+use crate::test::{Config, Test};
+use anyhow::{Context, Result};
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    // One CPU: commands go from process to process, and one CPU need not wake the other.
+    Test::repeated("sequential", CONFIG.cpus(1), &[sequential::stage]),
+    Test::repeated("concurrent", CONFIG, &[concurrent::stage]),
+];
+
+const CONFIG: Config = Config::new().timeout_s(600);
+
+/// How many commands there are to be in all: a quarter of them one at a time, the others at the same time.
+fn commands(ctx: &Ctx) -> u64 {
+    ctx.amount(24_000)
+}
+
+/// Finishes all sessions that the previous kernel handed over, or those of an owner.
+fn finish_all(device: &Device, owner: Option<u8>) -> Result<()> {
+    for entry in device.list_sessions(0, 100)?.0 {
+        if owner.is_none_or(|owner| entry.name[0] == owner) {
+            let session = session_by_bytes(device, RETRIEVE_SESSION, &entry.name);
+            drop(session.with_context(|| entry.name())?);
+        }
+    }
+    Ok(())
+}
