@@ -41,6 +41,7 @@ mod order;
 mod order_each;
 mod prepare;
 mod races;
+mod races_kexec;
 mod selftests;
 mod soak;
 mod vmm;
@@ -87,6 +88,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("names", names::TESTS),
     ("order", order::TESTS),
     ("races", races::TESTS),
+    ("races_kexec", races_kexec::TESTS),
     ("order_each", order_each::TESTS),
     ("prepare", prepare::TESTS),
     ("selftests", selftests::TESTS),
