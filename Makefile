@@ -18,15 +18,18 @@ HARNESS = $(CARGO) run --quiet --release $(WORKSPACE) -p harness --
 # For rustfmt, which finds the rest of the module from its root.
 MODULE_RS = src/luo.rs $(shell find samples tests/modules -name '*.rs' 2>/dev/null)
 
+# Tests of which `make check` does a little.
+LONG_GOALS := model races soak
 # Only what runs a virtual machine wants QEMU.
-VM_GOALS := demo check check-vm check-debug check-kcsan check-intree check-variant check-systemd bench
+VM_GOALS := demo check check-vm check-debug check-kcsan check-intree check-variant check-systemd bench \
+	$(LONG_GOALS)
 SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
 .PHONY: all module samples tools man setup kernel paths data demo bench bench-again check check-host check-vm \
-	check-debug check-kcsan check-intree check-variant \
-	check-systemd install install-module install-tools install-source deb \
-	clippy fmt fmt-check docs clean distclean clean-cache help
+	check-debug check-kcsan check-intree check-variant check-systemd $(LONG_GOALS) \
+	install install-module install-tools install-source deb clippy fmt fmt-check docs clean distclean \
+	clean-cache help
 
 all: module tools
 
@@ -52,7 +55,7 @@ samples: module
 # For the user of the module: without what is for the tests.
 tools:
 	$(CARGO) build --release $(WORKSPACE) --workspace \
-		--exclude harness --exclude luo-vm --exclude luo-handover
+		--exclude harness --exclude luo-vm --exclude luo-handover --exclude luo-model
 
 # Of luoctl: manual pages and shell completions.
 man:
@@ -150,6 +153,16 @@ check-systemd: module
 check-variant: setup
 	@$(PATHS) LUO_OUTPUT=$(BUILD)/check $(HARNESS) check $(LUO_CHECK)
 
+# What `make check` does a little of: so much of it (N=), from the same start as some time before (SEED=).
+model: N := 1000000
+races: N := 100
+soak: N := 200
+model: LONG_TESTS := model:: --skip memfd_
+races: LONG_TESTS := races_kexec::
+soak: LONG_TESTS := soak::
+$(LONG_GOALS): module
+	@$(PATHS) LUO_OUTPUT=$(BUILD)/$@ $(HARNESS) check --amount $(N) $(if $(SEED),--seed $(SEED)) $(LONG_TESTS)
+
 # In a folder of its own: an object that clippy made is not one to load.
 clippy: setup
 	@mkdir -p $(BUILD)/clippy
@@ -201,6 +214,10 @@ help:
 	@echo '                 check-kcsan: on one that watches for data races'
 	@echo 'make check-intree the tests that go through kexec, with this tree inside of a kernel'"'"'s'
 	@echo 'make check-systemd a Debian system in a VM: our packages, and systemd over live updates'
+	@echo 'make model       random commands (N=1000000), whose answers a model tells beforehand'
+	@echo 'make races       kexecs (N=100) in the midst of everything: what was done arrives'
+	@echo 'make soak        live updates (N=200) in a row: nothing is lost, and nothing grows'
+	@echo '                 SEED=<as a failed test tells it> repeats one of these'
 	@echo 'make bench       measure against the orchestrator in C, in half an hour (QUICK=1: a few minutes,'
 	@echo '                 FILTER=<part of a name>, PROFILE=1: where the time goes); bench-again: only print'
 	@echo 'make install     module, luoctl, and what loads the module at boot (DESTDIR=, PREFIX=);'
