@@ -5,8 +5,8 @@
 use super::{AnyFlb, Pinned};
 use crate::{
     handover::{
-        luo::{Compatible, FlbHeaderSer, FlbSer, LuoSer},
-        Malformed, Page, Source, PAGE_SIZE,
+        luo::{Compatible, FlbHeaderSer, FlbSer, LuoSer, MAX_FLBS},
+        Malformed, Page, Source,
     },
     kho::{self, Incoming, PreservedPage, RestoredPages},
 };
@@ -15,9 +15,6 @@ use kernel::{
     prelude::*,
     sync::{global_lock, Arc},
 };
-
-/// The most FLBs that there can be: so many fit into the page that hands them over.
-const MAX: usize = (PAGE_SIZE - size_of::<FlbHeaderSer>()) / size_of::<FlbSer>();
 
 global_lock! {
     // SAFETY: Initialized in the module's init, before anything else.
@@ -51,7 +48,7 @@ impl Table {
     pub(super) fn add(flb: Arc<dyn AnyFlb>) -> Result {
         let compatible = flb.compatible();
         let mut registered = REGISTERED.lock();
-        if registered.len() >= MAX {
+        if registered.len() >= MAX_FLBS {
             return Err(ENOSPC);
         }
         if registered
@@ -144,19 +141,8 @@ impl IncomingTable {
         if !Incoming.read(pa, scratch) {
             return Err(Malformed::NotPreserved(pa));
         }
-        let (header, rest) =
-            FlbHeaderSer::read_from_prefix(&scratch.0).map_err(|_| Malformed::NotPreserved(pa))?;
-        if header.nr_pages != 1 {
-            return Err(Malformed::Count(header.nr_pages));
-        }
-        let count = usize::try_from(header.count)
-            .ok()
-            .filter(|&count| count <= MAX)
-            .ok_or(Malformed::Count(header.count))?;
-        let (all, _) = <[FlbSer]>::ref_from_prefix_with_elems(rest, count)
-            .map_err(|_| Malformed::Count(header.count))?;
         let mut entries = KVec::new();
-        for entry in all {
+        for entry in FlbHeaderSer::entries(scratch)? {
             let mut entry = entry.clone();
             entry.compatible = entry.compatible.normalized();
             entries

@@ -5,8 +5,9 @@
 //! Source: `include/linux/kho/abi/luo.h` of Linux 7.3. All fields are naturally aligned, so that
 //! `repr(C)` is the packed layout of that header.
 
-use super::{block::Entry, Malformed};
+use super::{block::Entry, Malformed, Page, PAGE_SIZE};
 use core::{ffi::CStr, fmt, mem::size_of};
+use zerocopy::FromBytes;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Name of the KHO subtree that holds [`LuoSer`].
@@ -97,6 +98,28 @@ pub(crate) struct FlbHeaderSer {
     pub(crate) nr_pages: u64,
     /// Number of entries of the array.
     pub(crate) count: u64,
+}
+
+/// The most FLBs that there can be: so many fit into the page that hands them over.
+pub(crate) const MAX_FLBS: usize = (PAGE_SIZE - size_of::<FlbHeaderSer>()) / size_of::<FlbSer>();
+
+impl FlbHeaderSer {
+    /// The entries of the array in `page`, which starts with its header.
+    pub(crate) fn entries(page: &Page) -> Result<&[FlbSer], Malformed> {
+        let (header, rest) =
+            Self::ref_from_prefix(&page.0).map_err(|_| Malformed::Field("FLB header"))?;
+        if header.nr_pages != 1 {
+            return Err(Malformed::Count(header.nr_pages));
+        }
+        let too_many = Malformed::Count(header.count);
+        let count = usize::try_from(header.count)
+            .ok()
+            .filter(|&count| count <= MAX_FLBS)
+            .ok_or(too_many)?;
+        let (entries, _) =
+            <[FlbSer]>::ref_from_prefix_with_elems(rest, count).map_err(|_| too_many)?;
+        Ok(entries)
+    }
 }
 
 /// A File-Lifecycle-Bound object.
