@@ -5,6 +5,8 @@
 //! The previous kernel's account, the "luo-v5" structures, stays where it is until a session is
 //! finished: so this module can be unloaded and a newer one take over what nobody has retrieved.
 
+mod blocks;
+
 use crate::{
     flb::IncomingTable,
     handover::{
@@ -15,6 +17,7 @@ use crate::{
     kho::{self, Incoming, RestoredPages},
     log::err_limited,
 };
+use blocks::Blocks;
 use core::mem::offset_of;
 use kernel::prelude::*;
 
@@ -133,8 +136,13 @@ impl Found {
         scratch: &mut Page,
     ) -> Result<(), Stop> {
         let mut file_scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
-        block::walk(
-            &Incoming,
+        let blocks = Blocks::new();
+        let chain = blocks.begin_chain();
+        if !chain.take(account.root_pa) {
+            return Err(Stop::NoMemory);
+        }
+        let walked = block::walk(
+            &chain,
             sessions_pa,
             scratch,
             |place, session: &SessionSer| {
@@ -150,7 +158,7 @@ impl Found {
                         return Ok(());
                     }
                 };
-                match read_files(session, &mut file_scratch) {
+                match read_files(&blocks, session, &mut file_scratch) {
                     Ok((files, file_blocks)) => self.sessions.push(
                         FoundSession {
                             name,
@@ -171,7 +179,8 @@ impl Found {
                 }
                 Ok(())
             },
-        )
+        );
+        walked.map_err(|stop| chain.explain(stop))
     }
 }
 
@@ -188,27 +197,30 @@ fn read_root(pa: u64, scratch: &mut Page) -> Result<LuoSer, Malformed> {
 
 /// Reads all files of a session, and the addresses of the pages that list them.
 fn read_files(
+    blocks: &Blocks,
     session: &SessionSer,
     scratch: &mut Page,
 ) -> Result<(KVVec<FileSer>, KVec<u64>), Stop> {
     let mut files = KVVec::new();
-    let mut blocks = KVec::new();
-    block::walk(
-        &Incoming,
+    let mut pages = KVec::new();
+    let chain = blocks.begin_chain();
+    let walked = block::walk(
+        &chain,
         session.files_pa,
         scratch,
         |place, file: &FileSer| {
             if place.slot == 0 {
-                blocks.push(place.block_pa, GFP_KERNEL)?;
+                pages.push(place.block_pa, GFP_KERNEL)?;
             }
             files.push(file.clone(), GFP_KERNEL)?;
             Ok::<_, Stop>(())
         },
-    )?;
+    );
+    walked.map_err(|stop| chain.explain(stop))?;
     if files.len() as u64 != session.nr_files {
         return Err(Malformed::Count(session.nr_files).into());
     }
-    Ok((files, blocks))
+    Ok((files, pages))
 }
 
 impl Record {

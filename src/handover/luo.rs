@@ -235,7 +235,7 @@ impl Compatible {
 
 impl fmt::Debug for Compatible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = terminated(&self.0).unwrap_or(&self.0);
+        let text = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
         write!(f, "[{}]", text.escape_ascii())
     }
 }

@@ -45,6 +45,8 @@ pub(crate) trait Source {
 pub(crate) enum Malformed {
     /// An address where the previous kernel preserved nothing, or nothing of that size.
     NotPreserved(u64),
+    /// An address of something that is part of another structure.
+    Shared(u64),
     /// A compatible string that this kernel does not know.
     Incompatible,
     /// A count that does not fit where it stands, or does not match another one.
