@@ -27,7 +27,7 @@ SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
 .PHONY: all module samples tools man setup kernel paths data demo bench bench-again check check-host check-vm \
-	check-debug check-kcsan check-intree check-variant check-systemd $(LONG_GOALS) \
+	check-debug check-kcsan check-intree check-variant check-systemd $(LONG_GOALS) fuzz fuzz-merge \
 	install install-module install-tools install-source deb clippy fmt fmt-check docs clean distclean \
 	clean-cache help
 
@@ -163,6 +163,28 @@ soak: LONG_TESTS := soak::
 $(LONG_GOALS): module
 	@$(PATHS) LUO_OUTPUT=$(BUILD)/$@ $(HARNESS) check --amount $(N) $(if $(SEED),--seed $(SEED)) $(LONG_TESTS)
 
+# Hostile bytes for all that is read of a handover: N of them, guided by coverage.
+# What cargo-fuzz passes to rustc, less what is of no use here: a sanitizer, since
+# all is safe Rust, and the tracing of comparisons, since bytes are read as damage of
+# something valid. So it takes any rustc, and no tool but a C++ compiler.
+# What was found is kept in build/fuzz; `make fuzz-merge` adds it to the corpus in
+# the repository, as far as that covers less without.
+FUZZ_RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Ccodegen-units=1
+FUZZ = RUSTFLAGS="$(FUZZ_RUSTFLAGS)" $(CARGO) run --quiet $(WORKSPACE) -p luo-handover --features fuzz \
+	--profile fuzz --target-dir tools/target/fuzz --target $(shell rustc -vV | sed -n 's/^host: //p') \
+	--bin fuzz-handover --
+FUZZ_CORPUS := tests/handover/corpus
+
+fuzz fuzz-merge:
+	@mkdir -p $(BUILD)/fuzz/corpus
+	@$(FUZZ) $(FUZZ_GOAL) -artifact_prefix=$(BUILD)/fuzz/
+
+fuzz: N := 10000000
+fuzz: FUZZ_GOAL = $(BUILD)/fuzz/corpus $(FUZZ_CORPUS) -runs=$(N) -max_len=256 -timeout=10 -print_final_stats=1
+fuzz-merge: FUZZ_GOAL = -set_cover_merge=1 $(FUZZ_CORPUS) $(BUILD)/fuzz/corpus
+
 # In a folder of its own: an object that clippy made is not one to load.
 clippy: setup
 	@mkdir -p $(BUILD)/clippy
@@ -218,6 +240,7 @@ help:
 	@echo 'make races       kexecs (N=100) in the midst of everything: what was done arrives'
 	@echo 'make soak        live updates (N=200) in a row: nothing is lost, and nothing grows'
 	@echo '                 SEED=<as a failed test tells it> repeats one of these'
+	@echo 'make fuzz        hostile bytes for all that is read of the previous kernel (N=10000000)'
 	@echo 'make bench       measure against the orchestrator in C, in half an hour (QUICK=1: a few minutes,'
 	@echo '                 FILTER=<part of a name>, PROFILE=1: where the time goes); bench-again: only print'
 	@echo 'make install     module, luoctl, and what loads the module at boot (DESTDIR=, PREFIX=);'

@@ -9,6 +9,9 @@
 //! - [`write`](mod@write) fills it as the previous kernel does;
 //! - [`reader`] reads all of it as the module does, and checks every invariant that `handover` promises.
 //!
+//! - [`locate`] finds the fields in what was written;
+//! - [`damage`] is a good handover in which bytes of any kind break something: what is fuzzed.
+//!
 //! The tests are in `src/tests`, a file per structure. `stress_rounds` there can be asked for more, and for another seed:
 //!
 //! ```sh
@@ -27,6 +30,9 @@ mod handover;
 #[path = "../../../src/memfd/radix.rs"]
 mod radix;
 
+pub mod damage;
+pub mod example;
+pub mod locate;
 pub mod memory;
 pub mod reader;
 pub mod write;

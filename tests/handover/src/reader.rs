@@ -5,18 +5,26 @@
 //! The module stops at nothing that it finds: what is malformed is refused by itself and the rest is used. Here
 //! likewise; a panic means that a promise was broken, never that the input was bad.
 
+mod memfd;
+
+#[cfg(test)]
+pub(crate) use memfd::check_folio;
+pub use memfd::Frames;
+
 use crate::{
     handover::{
         block::{self, Place, MAX_BLOCKS},
-        luo::{FileSer, LuoSer, SessionName, SessionSer},
-        memfd::{Folio, FolioCheck, FolioSer, MemfdSer, COMPATIBLE_V2, KNOWN_SEALS},
-        vmalloc::{Piece, CHUNK_CAPACITY},
+        extent::COMPATIBLE_EXTENTS,
+        luo::{FileSer, FlbHeaderSer, LuoSer, SessionName, SessionSer, MAX_FLBS},
+        memfd::COMPATIBLE_V2,
         Malformed, Page, Source, PAGE_SIZE,
     },
     memory::{scratch, Memory},
-    write::{folios_of, File, Memfd, Session},
+    write::{File, Session},
 };
-use std::{cell::RefCell, collections::BTreeSet};
+use memfd::Format;
+use rustc_hash::FxHashSet;
+use std::cell::{Cell, RefCell};
 use zerocopy::FromBytes;
 
 /// All that could be used, and how much was refused.
@@ -24,8 +32,12 @@ use zerocopy::FromBytes;
 pub struct Report {
     /// How many live updates there have been.
     pub liveupdate_num: u64,
+    /// Data and number of files of each FLB.
+    pub flbs: Vec<(u64, u64)>,
     /// The sessions that can be used, in order. Of their files, those which can be retrieved.
     pub sessions: Vec<Session>,
+    /// Where the data of the memfds among them is: the session's number in that list, and the token.
+    pub data: Vec<(usize, u64, Frames)>,
     /// What was refused and why, for people.
     pub refused: Vec<String>,
 }
@@ -33,7 +45,9 @@ pub struct Report {
 /// The memory as the module sees it: what was taken over is no longer preserved.
 struct Incoming<'a> {
     memory: &'a Memory,
-    claimed: RefCell<BTreeSet<u64>>,
+    claimed: RefCell<FxHashSet<u64>>,
+    /// How often KHO was asked.
+    asked: Cell<u64>,
 }
 
 impl Source for Incoming<'_> {
@@ -46,6 +60,7 @@ impl Source for Incoming<'_> {
 impl Incoming<'_> {
     /// The order of what is still preserved at `pa`.
     fn order(&self, pa: u64) -> Option<u32> {
+        self.asked.set(self.asked.get() + 1);
         let claimed = self.claimed.borrow().contains(&pa);
         self.memory.order(pa).filter(|_| !claimed)
     }
@@ -69,6 +84,7 @@ pub fn read(memory: &Memory, root_pa: u64) -> Report {
     let incoming = Incoming {
         memory,
         claimed: RefCell::default(),
+        asked: Cell::default(),
     };
     let mut report = Report::default();
     let root = match root(&incoming, root_pa) {
@@ -79,6 +95,12 @@ pub fn read(memory: &Memory, root_pa: u64) -> Report {
         }
     };
     report.liveupdate_num = root.liveupdate_num;
+    if root.flbs_pa != 0 {
+        match read_flbs(&incoming, root.flbs_pa) {
+            Ok(flbs) => report.flbs = flbs,
+            Err(why) => report.refused.push(format!("FLBs: {why:?}")),
+        }
+    }
 
     let mut found = Vec::new();
     let walked = walk(&incoming, root.sessions_pa, |_, session: &SessionSer| {
@@ -88,10 +110,8 @@ pub fn read(memory: &Memory, root_pa: u64) -> Report {
         report.refused.push(format!("sessions: {why:?}"));
     }
     for session in found {
-        match read_session(&incoming, &session, &mut report.refused) {
-            Ok(Some(session)) => report.sessions.push(session),
-            Ok(None) => {}
-            Err(why) => report.refused.push(format!("session: {why:?}")),
+        if let Err(why) = read_session(&incoming, &session, &mut report) {
+            report.refused.push(format!("session: {why:?}"));
         }
     }
     report
@@ -106,6 +126,24 @@ fn root(incoming: &Incoming<'_>, pa: u64) -> Result<LuoSer, Malformed> {
     let (root, _) = LuoSer::read_from_prefix(&page.0).expect("a page is larger");
     root.validate()?;
     Ok(root)
+}
+
+/// Reads the table of FLBs. The module frees its page where no file depends on any of them.
+fn read_flbs(incoming: &Incoming<'_>, pa: u64) -> Result<Vec<(u64, u64)>, Malformed> {
+    let mut page = scratch();
+    if !incoming.read(pa, &mut page) {
+        return Err(Malformed::NotPreserved(pa));
+    }
+    let entries = FlbHeaderSer::entries(&page)?;
+    assert!(entries.len() <= MAX_FLBS);
+    if entries.iter().all(|entry| entry.count == 0) {
+        // Of a larger order it stays.
+        let _ = incoming.claim(pa, 0);
+    }
+    Ok(entries
+        .iter()
+        .map(|entry| (entry.data, entry.count))
+        .collect())
 }
 
 /// Walks a chain, with an eye on what that takes and on the places.
@@ -131,14 +169,14 @@ fn walk<T: block::Entry>(
     walked
 }
 
-/// Reads a session; `None` if it is gone.
+/// Reads a session, unless it is gone.
 fn read_session(
     incoming: &Incoming<'_>,
     session: &SessionSer,
-    refused: &mut Vec<String>,
-) -> Result<Option<Session>, Malformed> {
+    report: &mut Report,
+) -> Result<(), Malformed> {
     let Some(name) = session.validate()? else {
-        return Ok(None);
+        return Ok(());
     };
     check_name(&name);
     let mut found = Vec::new();
@@ -150,27 +188,38 @@ fn read_session(
     }
     let mut files = Vec::new();
     for file in found {
-        let kind = if file.compatible == COMPATIBLE_V2 {
-            match read_memfd(incoming, file.data) {
-                Ok(memfd) => Ok(memfd),
+        let format = [
+            (COMPATIBLE_V2, Format::V2),
+            (COMPATIBLE_EXTENTS, Format::Extents),
+        ]
+        .into_iter()
+        .find(|(compatible, _)| *compatible == file.compatible.normalized());
+        let kind = match format {
+            Some((_, format)) => match memfd::read(incoming, format, file.data) {
+                Ok((memfd, frames)) => {
+                    let place = |frames| (report.sessions.len(), file.token, frames);
+                    report.data.extend(frames.into_iter().map(place));
+                    Ok(memfd)
+                }
                 Err(why) => {
-                    refused.push(format!("{name:?} {:#x}: {why:?}", file.token));
+                    let why = format!("{name:?} {:#x}: {why:?}", file.token);
+                    report.refused.push(why);
                     continue;
                 }
-            }
-        } else {
+            },
             // The module asks again when it is retrieved: the handler may be loaded by then.
-            Err(file.data)
+            None => Err(file.data),
         };
         files.push(File {
             token: file.token,
             kind,
         });
     }
-    Ok(Some(Session {
+    report.sessions.push(Session {
         name: name.as_bytes().to_vec(),
         files,
-    }))
+    });
+    Ok(())
 }
 
 /// Checks the invariants of a name.
@@ -184,101 +233,4 @@ pub(crate) fn check_name(name: &SessionName) {
     assert!(format!("{name:?}")
         .bytes()
         .all(|byte| (b' '..=b'~').contains(&byte)));
-}
-
-/// Takes over a memfd.
-fn read_memfd(incoming: &Incoming<'_>, pa: u64) -> Result<Memfd, Malformed> {
-    let mut page = scratch();
-    if !incoming.read(pa, &mut page) {
-        return Err(Malformed::NotPreserved(pa));
-    }
-    let (memfd, _) = MemfdSer::read_from_prefix(&page.0).expect("a page is larger");
-    memfd.validate(0)?;
-    if memfd.seals & !KNOWN_SEALS != 0 {
-        return Err(Malformed::Field("memfd seals"));
-    }
-    assert!(memfd.pos <= i64::MAX as u64 && memfd.size <= i64::MAX as u64);
-    assert_eq!(memfd.flags, 0);
-    incoming.claim(pa, 0)?;
-
-    let pages = if memfd.nr_entries == 0 {
-        Vec::new()
-    } else {
-        claim_array(incoming, &memfd)?
-    };
-    let folios = check_folios(incoming, &memfd, &pages)?;
-    for folio in &folios {
-        incoming.claim(folio.pfn * PAGE_SIZE as u64, folio.order)?;
-    }
-    Ok(Memfd {
-        pos: memfd.pos,
-        size: memfd.size,
-        seals: memfd.seals,
-        folios: folios.iter().map(|it| (it.index, it.order)).collect(),
-        array_order: if memfd.nr_entries == 0 {
-            0
-        } else {
-            memfd.entries.order
-        },
-    })
-}
-
-/// Takes over the pages of the array of folios, and returns the addresses of all that have entries.
-fn claim_array(incoming: &Incoming<'_>, memfd: &MemfdSer) -> Result<Vec<u64>, Malformed> {
-    let array = memfd.entries;
-    let mut pages = Vec::new();
-    incoming.memory.take_reads();
-    let walked = array.walk(incoming, &mut scratch(), |piece| match piece {
-        Piece::Chunk(pa) => incoming.claim(pa, 0),
-        Piece::Pages(pa) => {
-            incoming.claim(pa, array.order.into())?;
-            pages.extend((0..1 << array.order).map(|i| pa + i * PAGE_SIZE as u64));
-            Ok::<_, Malformed>(())
-        }
-    });
-    let reads = incoming.memory.take_reads();
-    let most = (u64::from(array.nr_pages) >> array.order.min(10)) / CHUNK_CAPACITY as u64 + 2;
-    assert!(reads <= most, "{reads} reads");
-    assert!(pages.len() <= array.nr_pages as usize);
-    walked?;
-    assert_eq!(pages.len(), array.nr_pages as usize);
-    assert!(memfd.nr_entries <= (pages.len() * FolioSer::PER_PAGE) as u64);
-    Ok(pages)
-}
-
-/// Checks all entries of the array before any folio is touched, and the invariants of what comes out.
-fn check_folios(
-    incoming: &Incoming<'_>,
-    memfd: &MemfdSer,
-    pages: &[u64],
-) -> Result<Vec<Folio>, Malformed> {
-    let check = FolioCheck::new(memfd);
-    let mut folios: Vec<Folio> = Vec::new();
-    let mut left = memfd.nr_entries;
-    for &page in pages {
-        for entry in folios_of(incoming.memory, page) {
-            if left == 0 {
-                return Ok(folios);
-            }
-            left -= 1;
-            if entry.pfn() == 0 {
-                continue;
-            }
-            let pa = entry.pfn() * PAGE_SIZE as u64;
-            let order = incoming.order(pa).ok_or(Malformed::NotPreserved(pa))?;
-            let folio = check.check(&entry, order)?;
-            check_folio(memfd, &entry, order, &folio);
-            folios.push(folio);
-        }
-    }
-    Ok(folios)
-}
-
-/// Checks the invariants of a folio.
-pub(crate) fn check_folio(memfd: &MemfdSer, entry: &FolioSer, order: u32, folio: &Folio) {
-    let size = 1u128 << folio.order;
-    assert_eq!((folio.pfn, folio.index), (entry.pfn(), entry.index()));
-    assert_eq!(folio.order, order);
-    assert_eq!(u128::from(folio.index) % size, 0);
-    assert!(u128::from(folio.index) * (PAGE_SIZE as u128) < u128::from(memfd.size));
 }

@@ -5,14 +5,16 @@
 use crate::{
     handover::{
         block::{capacity, header_mut, set_entry, Entry},
-        luo::{self, Compatible, FileSer, LuoSer, SessionSer},
+        extent::{Extent, ExtentSer, COMPATIBLE_EXTENTS, IN_HEAD},
+        luo::{self, Compatible, FileSer, FlbHeaderSer, FlbSer, LuoSer, SessionSer},
         memfd::{FolioSer, MemfdSer, COMPATIBLE_V2},
         vmalloc::{VmallocSer, CHUNK_CAPACITY},
         PAGE_SIZE,
     },
     memory::Memory,
 };
-use zerocopy::{FromBytes, IntoBytes};
+use std::mem::offset_of;
+use zerocopy::{Immutable, IntoBytes};
 
 /// A memfd to hand over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +25,41 @@ pub struct Memfd {
     pub size: u64,
     /// The seals.
     pub seals: u32,
-    /// Index and order of each folio.
-    pub folios: Vec<(u64, u32)>,
-    /// Order of the pages of the array of folios.
-    pub array_order: u16,
+    /// What is in it, and how that is written.
+    pub contents: Contents,
+}
+
+/// The contents of a memfd, in one of the encodings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// "memfd-v2".
+    Folios {
+        /// Index and order of each folio.
+        folios: Vec<(u64, u32)>,
+        /// Order of the pages of the array of folios.
+        array_order: u16,
+    },
+    /// "memfd-extents-v1".
+    Ranges(Vec<Range>),
+}
+
+impl Contents {
+    /// Compatible string of the encoding.
+    fn compatible(&self) -> Compatible {
+        match self {
+            Self::Folios { .. } => COMPATIBLE_V2,
+            Self::Ranges(_) => COMPATIBLE_EXTENTS,
+        }
+    }
+}
+
+/// Pages that follow one another in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// 0 for pages of their own, else the range is one folio of this order.
+    pub order: u32,
+    /// Index and number of pages of each extent.
+    pub extents: Vec<(u64, u64)>,
 }
 
 /// A file to hand over.
@@ -122,7 +155,7 @@ fn new<'a>(
 /// Writes what `file` needs and returns its entry.
 fn file_entry(memory: &mut Memory, file: &File) -> FileSer {
     let (compatible, data) = match &file.kind {
-        Ok(it) => (COMPATIBLE_V2, memfd(memory, it)),
+        Ok(it) => (it.contents.compatible(), memfd(memory, it)),
         Err(data) => (UNKNOWN, *data),
     };
     FileSer {
@@ -134,28 +167,98 @@ fn file_entry(memory: &mut Memory, file: &File) -> FileSer {
 
 /// Writes a memfd and returns its address.
 fn memfd(memory: &mut Memory, memfd: &Memfd) -> u64 {
-    let folios: Vec<_> = memfd
-        .folios
-        .iter()
-        .map(|&(index, order)| {
-            let pa = memory.allocate(order);
-            FolioSer::new(pa / PAGE_SIZE as u64, index)
-        })
-        .collect();
+    match &memfd.contents {
+        Contents::Folios {
+            folios,
+            array_order,
+        } => {
+            let entry = |&(index, order): &(u64, u32)| {
+                let pa = memory.allocate(order);
+                FolioSer::new(pa / PAGE_SIZE as u64, index)
+            };
+            let entries: Vec<_> = folios.iter().map(entry).collect();
+            description(memory, memfd, &entries, 0, *array_order)
+        }
+        Contents::Ranges(ranges) => {
+            let mut entries = Vec::new();
+            for range in ranges {
+                entries.extend(range_entries(memory, range));
+            }
+            description(memory, memfd, &entries, IN_HEAD, 0)
+        }
+    }
+}
+
+/// The fewest pages that the module preserves as blocks, not each by itself.
+const MIN_BLOCKS: u64 = 32;
+
+/// Preserves the pages of a range and returns the entries of its extents.
+fn range_entries(memory: &mut Memory, range: &Range) -> Vec<ExtentSer> {
+    let nr_pages = range.extents.iter().map(|(_, nr_pages)| nr_pages).sum();
+    let first = match range.order {
+        0 if nr_pages < MIN_BLOCKS => memory.allocate_single_pages(nr_pages),
+        _ => memory.allocate_pages(nr_pages),
+    } / PAGE_SIZE as u64;
+    let mut pfn = first;
+    let entry = |&(index, nr_pages): &(u64, u64)| {
+        let extent = Extent {
+            pfn,
+            index,
+            nr_pages,
+            order: range.order,
+        };
+        pfn += nr_pages;
+        let entry = ExtentSer::new(&extent).expect("of a size that can be written");
+        entry.starting_range(extent.pfn == first)
+    };
+    range.extents.iter().map(entry).collect()
+}
+
+/// Writes the description of a memfd with these entries, up to `in_head` of them beside it.
+fn description<T: IntoBytes + Immutable>(
+    memory: &mut Memory,
+    memfd: &Memfd,
+    entries: &[T],
+    in_head: usize,
+    array_order: u16,
+) -> u64 {
+    let (beside, rest) = entries.split_at(in_head.min(entries.len()));
     let ser = MemfdSer {
         pos: memfd.pos,
         size: memfd.size,
         seals: memfd.seals,
         flags: 0,
-        nr_entries: folios.len() as u64,
-        entries: if folios.is_empty() {
-            VmallocSer::new(0, 0)
-        } else {
-            array(memory, &folios, memfd.array_order)
+        nr_entries: entries.len() as u64,
+        entries: match rest {
+            [] => VmallocSer::new(0, 0),
+            rest => array(memory, rest, array_order),
         },
     };
     let pa = memory.allocate(0);
     memory.put(pa, 0, ser.as_bytes());
+    memory.put(pa, size_of::<MemfdSer>(), beside.as_bytes());
+    pa
+}
+
+/// Adds a table of FLBs to the handover at `root_pa`: the compatible string, the data and the number of files of each.
+/// Returns its address.
+pub fn flbs(memory: &mut Memory, root_pa: u64, flbs: &[(&str, u64, u64)]) -> u64 {
+    let pa = memory.allocate(0);
+    let header = FlbHeaderSer {
+        nr_pages: 1,
+        count: flbs.len() as u64,
+    };
+    memory.put(pa, 0, header.as_bytes());
+    for (i, &(compatible, data, count)) in flbs.iter().enumerate() {
+        let flb = FlbSer {
+            compatible: Compatible::from_str(compatible),
+            data,
+            count,
+        };
+        let start = size_of::<FlbHeaderSer>() + i * size_of::<FlbSer>();
+        memory.put(pa, start, flb.as_bytes());
+    }
+    memory.put(root_pa, offset_of!(LuoSer, flbs_pa), &pa.to_ne_bytes());
     pa
 }
 
@@ -184,8 +287,12 @@ pub(crate) fn link(memory: &mut Memory, pa: u64, next: u64) {
 }
 
 /// Writes an array of entries over pages of order `order`.
-pub(crate) fn array(memory: &mut Memory, entries: &[FolioSer], order: u16) -> VmallocSer {
-    let per_page = FolioSer::PER_PAGE;
+pub(crate) fn array<T: IntoBytes + Immutable>(
+    memory: &mut Memory,
+    entries: &[T],
+    order: u16,
+) -> VmallocSer {
+    let per_page = PAGE_SIZE / size_of::<T>();
     let mut pages = Vec::new();
     for entries in entries.chunks(per_page << order) {
         let first = memory.allocate(order.into());
@@ -214,13 +321,4 @@ pub(crate) fn chunks(memory: &mut Memory, pages: &[u64]) -> u64 {
         }
     }
     first
-}
-
-/// The entries of the page at `pa` of an array.
-pub(crate) fn folios_of(memory: &Memory, pa: u64) -> Vec<FolioSer> {
-    memory
-        .bytes(pa)
-        .chunks_exact(size_of::<FolioSer>())
-        .map(|bytes| FolioSer::read_from_bytes(bytes).expect("the size of an entry"))
-        .collect()
 }

@@ -13,6 +13,7 @@ use crate::{
     write,
 };
 use proptest::prelude::*;
+use zerocopy::FromBytes;
 
 /// Walks an array: its chunks, its pages, and how it ended.
 pub(super) fn walk(
@@ -126,7 +127,7 @@ proptest! {
         let read: Vec<_> = found
             .iter()
             .flat_map(|pa| (0..1 << order).map(move |i| pa + i * 4096))
-            .flat_map(|pa| write::folios_of(&memory, pa))
+            .flat_map(|pa| folios_of(&memory, pa))
             .collect();
         prop_assert!(read.len() as u64 >= count);
         for (i, folio) in (1..=count).zip(&read) {
@@ -134,4 +135,13 @@ proptest! {
         }
         prop_assert!(read[count as usize..].iter().all(|folio| folio.pfn() == 0));
     }
+}
+
+/// The entries of the page at `pa` of an array.
+fn folios_of(memory: &Memory, pa: u64) -> Vec<FolioSer> {
+    memory
+        .bytes(pa)
+        .chunks_exact(size_of::<FolioSer>())
+        .map(|bytes| FolioSer::read_from_bytes(bytes).expect("the size of an entry"))
+        .collect()
 }

@@ -204,8 +204,10 @@ fn handover() {
                 pos: B,
                 size: 0,
                 seals: 1,
-                folios: vec![],
-                array_order: 0,
+                contents: write::Contents::Folios {
+                    folios: vec![],
+                    array_order: 0,
+                },
             }),
         }],
     };

@@ -6,6 +6,7 @@ mod array;
 mod array_hostile;
 mod chain;
 mod chain_hostile;
+mod corpus;
 mod extent;
 mod folio;
 mod layout;
@@ -16,40 +17,15 @@ mod random_page;
 mod stress;
 mod whole;
 
-use crate::handover::{
-    block::Entry,
-    luo::{Compatible, FileSer},
-    Malformed,
+use crate::{
+    example::EDGES,
+    handover::{
+        block::Entry,
+        luo::{Compatible, FileSer},
+        Malformed,
+    },
 };
 use zerocopy::{FromBytes, IntoBytes};
-
-/// Values that a field of 64 bits is most likely to be mishandled at.
-const EDGES: &[u64] = &[
-    0,
-    1,
-    2,
-    49,
-    50,
-    51,
-    62,
-    63,
-    64,
-    255,
-    256,
-    257,
-    511,
-    512,
-    4095,
-    4096,
-    1 << 32,
-    (1 << 32) + 1,
-    i64::MAX as u64 - 1,
-    i64::MAX as u64,
-    1 << 63,
-    (1 << 63) + 1,
-    u64::MAX - 1,
-    u64::MAX,
-];
 
 /// A file whose fields tell which it is.
 fn file(token: u64) -> FileSer {

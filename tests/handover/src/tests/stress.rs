@@ -4,11 +4,12 @@
 //!
 //! The same seed gives the same rounds. On a panic the number of the round is printed.
 
-use super::{random_page::Pool, whole::example, EDGES};
+use super::{random_page::Pool, EDGES};
 use crate::{
+    example::example,
     memory::Memory,
     reader,
-    write::{self, Part, Session, Written},
+    write::{self, Contents, Part, Session, Written},
 };
 use chacha20::ChaCha8Rng;
 use rand::{seq::IndexedRandom, RngExt, SeedableRng};
@@ -124,7 +125,10 @@ fn stress(seed: u64, rounds: u64) {
         let found = report.sessions.iter().flat_map(|it| &it.files);
         for memfd in found.filter_map(|it| it.kind.as_ref().ok()) {
             memfds += 1;
-            folios += memfd.folios.len();
+            folios += match &memfd.contents {
+                Contents::Folios { folios, .. } => folios.len(),
+                Contents::Ranges(_) => 0,
+            };
         }
     }
     println!("{rounds} random: {usable} sessions, {memfds} memfds, {folios} folios usable");

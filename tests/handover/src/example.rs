@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What there is to be damaged.
+
+use crate::write::{Contents, File, Memfd, Range, Session};
+
+/// Values that a field of 64 bits is most likely to be mishandled at.
+pub const EDGES: &[u64] = &[
+    0,
+    1,
+    2,
+    49,
+    50,
+    51,
+    62,
+    63,
+    64,
+    255,
+    256,
+    257,
+    511,
+    512,
+    4095,
+    4096,
+    1 << 32,
+    (1 << 32) + 1,
+    i64::MAX as u64 - 1,
+    i64::MAX as u64,
+    1 << 63,
+    (1 << 63) + 1,
+    u64::MAX - 1,
+    u64::MAX,
+];
+
+/// The FLBs of the example: compatible string, data, number of files.
+pub const FLBS: &[(&str, u64, u64)] = &[("test-x", 0x1000, 2), ("test-y", 7, 1)];
+
+/// Four memfds over three sessions, in both encodings and with and without an array, and a fourth session with many
+/// files.
+pub fn example() -> Vec<Session> {
+    let memfd = |contents| Memfd {
+        pos: 77,
+        size: 4096 * 4096,
+        seals: 9,
+        contents,
+    };
+    let folios = |folios: &[(u64, u32)], array_order| {
+        memfd(Contents::Folios {
+            folios: folios.to_vec(),
+            array_order,
+        })
+    };
+    let many: Vec<_> = (0..258).map(|i| (i * 4, i as u32 % 3)).collect();
+    let range = |order, extents: &[(u64, u64)]| Range {
+        order,
+        extents: extents.to_vec(),
+    };
+    let scattered: Vec<_> = (0..256).map(|i| (1000 + 7 * i, 1 + i % 6)).collect();
+    let few = [
+        range(0, &[(8, 5), (100, 1), (0, 8)]),
+        range(9, &[(512, 512)]),
+        range(0, &[(99, 1)]),
+    ];
+    let kinds = [
+        vec![Ok(folios(&[(0, 9), (512, 0), (516, 2)], 0)), Err(5)],
+        vec![Ok(folios(&many, 1)), Ok(folios(&[], 0))],
+        vec![
+            Ok(memfd(Contents::Ranges(few.to_vec()))),
+            Ok(memfd(Contents::Ranges(vec![range(0, &scattered)]))),
+        ],
+        (0..65).map(Err).collect(),
+    ];
+    let files = |kinds: &[Result<Memfd, u64>]| {
+        let files = kinds.iter().cloned().enumerate();
+        files
+            .map(|(i, kind)| File {
+                token: i as u64,
+                kind,
+            })
+            .collect()
+    };
+    ["one", "two", "three", "four"]
+        .into_iter()
+        .zip(&kinds)
+        .map(|(name, kinds)| Session {
+            name: name.into(),
+            files: files(kinds),
+        })
+        .collect()
+}
