@@ -19,6 +19,7 @@ mod flb;
 mod frozen;
 mod handlers;
 mod handover;
+mod hostile;
 mod ioctl_abi;
 mod kexec_refused;
 mod lifetime;
@@ -68,6 +69,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("frozen", frozen::TESTS),
     ("handover", handover::TESTS),
     ("handlers", handlers::TESTS),
+    ("hostile", hostile::TESTS),
     ("ioctl_abi", ioctl_abi::TESTS),
     ("kexec_refused", kexec_refused::TESTS),
     ("lifetime", lifetime::TESTS),

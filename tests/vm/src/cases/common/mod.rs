@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod command;
 pub mod data;
 pub mod ext;
+pub mod forger;
 pub mod history;
 pub mod journal;
 pub mod kho;

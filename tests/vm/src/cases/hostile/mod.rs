@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the previous kernel left is input: it is forged here, with damage of every kind in one handover, beside what
+//! is good. The kernel runs, the log says what was refused, the good is usable, and no page of what was refused is
+//! anybody else's.
+
+mod classes;
+mod victim;
+
+use super::common::forger::{kernel_code, Forger};
+use super::common::luo::Device;
+use super::common::{data, memfd, refused, still_works};
+use crate::ctx::Ctx;
+use crate::test::{Config, Orchestrator, Test};
+use anyhow::{ensure, Context, Result};
+use classes::{Class, Outcome, CLASSES};
+use luo_handover::memory::Memory;
+use luo_handover::write::{self, Contents, Memfd, Range, Session};
+use nix::errno::Errno;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use victim::{Victim, BYSTANDER, SIZE, VICTIM};
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new("retrieved", BARE, &[forge, retrieve]),
+    Test::new("discarded", BARE, &[forge, discard]),
+];
+
+const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
+
+/// A good session with a file that lists all data there is.
+const LEDGER: &str = "ledger";
+const LEDGER_PAGES: u64 = 16;
+
+fn classes() -> impl Iterator<Item = &'static Class> {
+    CLASSES.iter().copied().flatten()
+}
+
+fn forge(ctx: &mut Ctx) -> Result<()> {
+    let Some(forger) = Forger::new()? else {
+        return ctx.skip("there is no luo_forger.ko in this VM");
+    };
+    let mut memory = forger.memory();
+    let mut sessions: Vec<_> = classes()
+        .map(|class| victim::session(class.name, class.format))
+        .collect();
+    sessions.push(ledger());
+    let root_pa = write::handover(&mut memory, 1, &sessions).root_pa;
+    write::flbs(&mut memory, root_pa, &[("nobody's", 7, 1)]);
+    let pages = victim::fill(&mut memory, root_pa)?;
+    write_ledger(&mut memory, &pages, sessions.len() - 1)?;
+
+    let strangers = (memory.allocate_lost(), kernel_code()?);
+    for (i, class) in classes().enumerate() {
+        let format = class.format;
+        (class.damage)(&mut Victim::find(
+            &mut memory,
+            root_pa,
+            i,
+            format,
+            strangers,
+        ));
+    }
+    forger.publish(&memory, root_pa)
+}
+
+fn ledger() -> Session {
+    Session {
+        name: LEDGER.into(),
+        files: vec![write::File {
+            token: VICTIM,
+            kind: Ok(Memfd {
+                pos: 0,
+                size: LEDGER_PAGES * 4096,
+                seals: 0,
+                contents: Contents::Ranges(vec![Range {
+                    order: 0,
+                    extents: vec![(0, LEDGER_PAGES)],
+                }]),
+            }),
+        }],
+    }
+}
+
+/// Writes address, seed and index of each page of data into the ledger's own.
+fn write_ledger(memory: &mut Memory, pages: &[(u64, u64, u64)], session: usize) -> Result<()> {
+    let own = victim::seed(session, VICTIM);
+    let (own, others): (Vec<&(u64, u64, u64)>, Vec<_>) =
+        pages.iter().partition(|(_, seed, _)| *seed == own);
+    let mut text: Vec<u8> = others
+        .iter()
+        .flat_map(|&&(pa, seed, index)| [pa, seed, index])
+        .flat_map(u64::to_le_bytes)
+        .collect();
+    ensure!(text.len() <= own.len() * 4096, "{} bytes", text.len());
+    text.resize(own.len() * 4096, 0);
+    for &&(pa, _, index) in &own {
+        let start = index as usize * 4096;
+        memory.put(pa, 0, &text[start..start + 4096]);
+    }
+    Ok(())
+}
+
+/// The pages of data that the first kernel wrote, read from the ledger.
+fn read_ledger(device: &Device) -> Result<Vec<(u64, u64, u64)>> {
+    let session = device.retrieve_session(LEDGER).context(LEDGER)?;
+    let file = session.retrieve(VICTIM).context(LEDGER)?;
+    let mut bytes = vec![0; (LEDGER_PAGES * 4096) as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    session.finish()?;
+    let words: Vec<_> = bytes
+        .chunks_exact(8)
+        .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")))
+        .collect();
+    let entries = words.chunks_exact(3).map(|it| (it[0], it[1], it[2]));
+    Ok(entries.take_while(|(pa, _, _)| *pa != 0).collect())
+}
+
+/// Inserts the module, which has to say what it refuses.
+fn insert(ctx: &mut Ctx) -> Result<(Forger, Device)> {
+    let forger = Forger::new()?.context("luo_forger.ko")?;
+    ctx.log().lines()?;
+    ctx.insmod("")?;
+    let lines = ctx.log().lines()?;
+    for class in classes() {
+        let (Outcome::Gone(why) | Outcome::Alone(why)) = class.outcome else {
+            continue;
+        };
+        let name = format!("[{}]", class.name);
+        let says = |line: &&String| {
+            line.contains("refused")
+                && line.contains(why)
+                && (line.contains(&name) || !line.contains("session ["))
+        };
+        let said = lines.iter().any(|line| says(&line)) || why.contains("[first]");
+        ensure!(said, "{name}: not a word of {why:?} in {lines:#?}");
+    }
+    let said = |text: &str| lines.iter().any(|line| line.contains(text));
+    ensure!(said("two sessions [first]"), "{lines:#?}");
+    Ok((forger, Device::open()?))
+}
+
+/// Fails unless a file has what was written into it.
+fn check(file: &File, class: &Class, session: usize, token: u64) -> Result<()> {
+    let extent = |&(index, nr_pages): &(u64, u64)| data::Extent {
+        start: index * 4096,
+        len: nr_pages * 4096,
+    };
+    let extents: Vec<_> = class.format.extents().iter().map(extent).collect();
+    data::check(file, victim::seed(session, token), SIZE, &extents)
+        .with_context(|| format!("{:?}, token {token}", class.name))
+}
+
+fn retrieve(ctx: &mut Ctx) -> Result<()> {
+    let (forger, device) = insert(ctx)?;
+    let pages = read_ledger(&device)?;
+    let (mut held, mut kept) = (Vec::new(), Vec::new());
+    for (i, class) in classes().enumerate() {
+        let name = class.name;
+        if let Outcome::Gone(_) = class.outcome {
+            kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
+            refused(name, device.retrieve_session(name), Errno::ENOENT)?;
+            continue;
+        }
+        let session = device.retrieve_session(name).context(name)?;
+        ctx.log().lines()?;
+        let first = session.retrieve(VICTIM);
+        match class.outcome {
+            Outcome::Lost(errno, why) => {
+                kept.push(victim::seed(i, VICTIM));
+                refused(name, first, errno)?;
+                // That a place in the file is taken is said by the errno alone.
+                if errno != Errno::EEXIST {
+                    ctx.log().expect(why).context(name)?;
+                }
+                // What was not understood once is not looked at again.
+                if errno != Errno::ENOENT {
+                    refused(name, session.retrieve(VICTIM), errno)?;
+                }
+            }
+            _ => {
+                let first = first.context(name)?;
+                check(&first, class, i, VICTIM)?;
+                held.push((first, class, i, VICTIM));
+            }
+        }
+        let second = session.retrieve(BYSTANDER);
+        if let Outcome::Alone(_) = class.outcome {
+            refused(name, second, Errno::ENOENT)?;
+        } else {
+            let second = second.with_context(|| format!("beside {name:?}"))?;
+            check(&second, class, i, BYSTANDER)?;
+            held.push((second, class, i, BYSTANDER));
+        }
+        match class.outcome {
+            // Nobody knows how to free it.
+            Outcome::Lost(Errno::ENOENT, _) => {
+                refused(name, session.finish(), Errno::EBUSY)?;
+            }
+            _ => session.finish().context(name)?,
+        }
+    }
+    let pressed = press(ctx)?;
+    for (file, class, session, token) in &held {
+        check(file, class, *session, *token)?;
+    }
+    unchanged(&forger, &pages, &kept)?;
+    drop(pressed);
+    still_works(&device.create_session("afterwards")?)
+}
+
+fn discard(ctx: &mut Ctx) -> Result<()> {
+    let (forger, device) = insert(ctx)?;
+    let pages = read_ledger(&device)?;
+    let mut kept = Vec::new();
+    for (i, class) in classes().enumerate() {
+        let name = class.name;
+        if let Outcome::Gone(_) = class.outcome {
+            kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
+            continue;
+        }
+        let session = device.retrieve_session(name).context(name)?;
+        ctx.log().lines()?;
+        match class.outcome {
+            Outcome::Lost(Errno::ENOENT, _) => {
+                refused(name, session.finish(), Errno::EBUSY)?;
+                kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
+            }
+            // That a place in the file is taken is found out where there is a file.
+            Outcome::Lost(Errno::EEXIST, _) => session.finish().context(name)?,
+            Outcome::Lost(_, why) => {
+                session.finish().context(name)?;
+                ctx.log().expect(why).context(name)?;
+                kept.push(victim::seed(i, VICTIM));
+            }
+            Outcome::Alone(_) => {
+                session.finish().context(name)?;
+                kept.push(victim::seed(i, BYSTANDER));
+            }
+            Outcome::Good | Outcome::Gone(_) => session.finish().context(name)?,
+        }
+    }
+    let pressed = press(ctx)?;
+    unchanged(&forger, &pages, &kept)?;
+    drop(pressed);
+    still_works(&device.create_session("afterwards")?)
+}
+
+/// Takes most of the memory that is free and writes to it: a page that was given back is one of these.
+fn press(ctx: &Ctx) -> Result<File> {
+    let free = ctx.meminfo_kib("MemAvailable")? * 1024 / 10 * 8;
+    let file = memfd::create(0)?;
+    let piece = vec![0xa5; 1 << 20];
+    for at in (0..free).step_by(piece.len()) {
+        file.write_all_at(&piece, at).context("taking memory")?;
+    }
+    Ok(file)
+}
+
+/// Fails unless the pages of these seeds hold what the first kernel wrote.
+fn unchanged(forger: &Forger, pages: &[(u64, u64, u64)], kept: &[u64]) -> Result<()> {
+    let mut looked_at = 0;
+    for &(pa, seed, index) in pages.iter().filter(|(_, seed, _)| kept.contains(seed)) {
+        let wanted = data::bytes(seed, index * 4096, 4096);
+        ensure!(
+            forger.page(pa)? == wanted,
+            "page {pa:#x} of seed {seed:#x}, index {index}, is not what it was"
+        );
+        looked_at += 1;
+    }
+    ensure!(looked_at >= 6 * kept.len(), "only {looked_at} pages");
+    Ok(())
+}

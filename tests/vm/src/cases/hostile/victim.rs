@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A session that is forged and then damaged.
+
+use anyhow::Result;
+use luo_handover::locate::{self, Place};
+use luo_handover::memory::Memory;
+use luo_handover::write::{Contents, File, Memfd, Range, Session};
+
+/// Size of each memfd.
+pub const SIZE: u64 = 16 * 4096;
+
+/// The token of the file that is damaged.
+pub const VICTIM: u64 = 1;
+/// The token of another one beside it.
+pub const BYSTANDER: u64 = 2;
+
+/// How a memfd is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    V2,
+    Extents,
+}
+
+impl Format {
+    /// Where its memfds have pages: index and number.
+    pub fn extents(self) -> &'static [(u64, u64)] {
+        match self {
+            Self::V2 => &[(0, 1), (1, 1), (4, 4)],
+            Self::Extents => &[(0, 3), (5, 2), (8, 4)],
+        }
+    }
+
+    fn contents(self) -> Contents {
+        let [first, second, folio] = *self.extents() else {
+            unreachable!("three of them");
+        };
+        match self {
+            Self::V2 => Contents::Folios {
+                folios: vec![(first.0, 0), (second.0, 0), (folio.0, 2)],
+                array_order: 0,
+            },
+            Self::Extents => Contents::Ranges(vec![
+                Range {
+                    order: 0,
+                    extents: vec![first, second],
+                },
+                Range {
+                    order: 2,
+                    extents: vec![folio],
+                },
+            ]),
+        }
+    }
+
+    fn memfd(self) -> Memfd {
+        Memfd {
+            pos: 5,
+            size: SIZE,
+            seals: 0,
+            contents: self.contents(),
+        }
+    }
+}
+
+/// A good session of two files.
+pub fn session(name: &str, format: Format) -> Session {
+    let file = |token| File {
+        token,
+        kind: Ok(format.memfd()),
+    };
+    Session {
+        name: name.into(),
+        files: vec![file(VICTIM), file(BYSTANDER)],
+    }
+}
+
+/// The session that is damaged, and what there is around it.
+pub struct Victim<'a> {
+    /// All of it.
+    pub memory: &'a mut Memory,
+    /// The root of the handover.
+    pub root: Place,
+    /// A page that is not preserved.
+    pub lost: u64,
+    /// A page of the kernel itself.
+    pub kernel: u64,
+    /// Its entry.
+    pub session: Place,
+    /// The entry of its first file.
+    pub file: Place,
+    /// The description of that.
+    pub memfd: Place,
+    /// The entries of the description.
+    pub entries: Place,
+    /// The entry of another session, which is good and comes before this one.
+    pub good: Place,
+}
+
+impl<'a> Victim<'a> {
+    /// Finds session number `i` of those that were written.
+    pub fn find(
+        memory: &'a mut Memory,
+        root_pa: u64,
+        i: usize,
+        format: Format,
+        (lost, kernel): (u64, u64),
+    ) -> Self {
+        let session = locate::session(memory, root_pa, i);
+        let file = locate::file(memory, session, 0);
+        let memfd = file.follow(memory, locate::file::DATA);
+        let entries = match format {
+            Format::V2 => memfd.follow(memory, locate::memfd::CHUNK).follow(memory, 1),
+            Format::Extents => Place {
+                offset: 8 * locate::memfd::ENTRIES,
+                ..memfd
+            },
+        };
+        let good = locate::session(memory, root_pa, 0);
+        Self {
+            memory,
+            root: Place::page(root_pa),
+            lost,
+            kernel,
+            session,
+            file,
+            memfd,
+            entries,
+            good,
+        }
+    }
+
+    /// Replaces a word.
+    pub fn set(&mut self, place: Place, word: usize, value: u64) {
+        place.set(self.memory, word, value);
+    }
+
+    /// Changes a word.
+    pub fn change(&mut self, place: Place, word: usize, change: impl FnOnce(u64) -> u64) {
+        let value = change(place.get(self.memory, word));
+        place.set(self.memory, word, value);
+    }
+
+    /// Replaces the frame of an entry of the description, which keeps its flags.
+    pub fn set_frame(&mut self, entry: usize, pa: u64) {
+        const FRAME: u64 = (1 << 52) - 1;
+        self.change(self.entries, 2 * entry, |word| word & !FRAME | pa >> 12);
+    }
+
+    /// The address of the frame of an entry of the description.
+    pub fn frame(&self, entry: usize) -> u64 {
+        self.entries.get(self.memory, 2 * entry) << 12
+    }
+
+    /// The block of this session's files.
+    pub fn block(&self) -> Place {
+        self.session.follow(self.memory, locate::session::FILES)
+    }
+
+    /// The description of the good session's first file.
+    pub fn good_memfd(&self) -> Place {
+        locate::file(self.memory, self.good, 0).follow(self.memory, locate::file::DATA)
+    }
+
+    /// An address far beyond this machine's memory.
+    pub const BEYOND: u64 = 1 << 45;
+}
+
+/// What a file holds is made of this.
+pub fn seed(session: usize, token: u64) -> u64 {
+    (session as u64) << 8 | token
+}
+
+/// Fills every page of data of a handover that is still good. Returns where they are: address, seed, and index.
+pub fn fill(memory: &mut Memory, root_pa: u64) -> Result<Vec<(u64, u64, u64)>> {
+    let report = luo_handover::reader::read(memory, root_pa);
+    anyhow::ensure!(report.refused.is_empty(), "{:?}", report.refused);
+    let mut pages = Vec::new();
+    for (session, token, frames) in report.data {
+        let seed = seed(session, token);
+        for i in 0..frames.nr_pages {
+            let (pa, index) = ((frames.pfn + i) * 4096, frames.index + i);
+            let bytes = super::super::common::data::bytes(seed, index * 4096, 4096);
+            memory.put(pa, 0, &bytes);
+            pages.push((pa, seed, index));
+        }
+    }
+    Ok(pages)
+}
