@@ -5,6 +5,7 @@
 //! anybody else's.
 
 mod classes;
+mod roots;
 mod victim;
 
 use super::common::forger::{kernel_code, Forger};
@@ -19,12 +20,13 @@ use luo_handover::write::{self, Contents, Memfd, Range, Session};
 use nix::errno::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use victim::{Victim, BYSTANDER, SIZE, VICTIM};
+use victim::{Victim, BYSTANDER, VICTIM};
 
 /// The cases.
 pub const TESTS: &[Test] = &[
     Test::new("retrieved", BARE, &[forge, retrieve]),
     Test::new("discarded", BARE, &[forge, discard]),
+    Test::new("roots", BARE, roots::STAGES),
 ];
 
 const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
@@ -143,12 +145,7 @@ fn insert(ctx: &mut Ctx) -> Result<(Forger, Device)> {
 
 /// Fails unless a file has what was written into it.
 fn check(file: &File, class: &Class, session: usize, token: u64) -> Result<()> {
-    let extent = |&(index, nr_pages): &(u64, u64)| data::Extent {
-        start: index * 4096,
-        len: nr_pages * 4096,
-    };
-    let extents: Vec<_> = class.format.extents().iter().map(extent).collect();
-    data::check(file, victim::seed(session, token), SIZE, &extents)
+    victim::check(file, class.format, session, token)
         .with_context(|| format!("{:?}, token {token}", class.name))
 }
 

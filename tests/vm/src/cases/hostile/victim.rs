@@ -2,13 +2,14 @@
 
 //! A session that is forged and then damaged.
 
-use anyhow::Result;
+use super::super::common::data;
+use anyhow::{ensure, Result};
 use luo_handover::locate::{self, Place};
 use luo_handover::memory::Memory;
 use luo_handover::write::{Contents, File, Memfd, Range, Session};
 
 /// Size of each memfd.
-pub const SIZE: u64 = 16 * 4096;
+const SIZE: u64 = 16 * 4096;
 
 /// The token of the file that is damaged.
 pub const VICTIM: u64 = 1;
@@ -171,16 +172,26 @@ pub fn seed(session: usize, token: u64) -> u64 {
     (session as u64) << 8 | token
 }
 
+/// Fails unless the file with this token in session number `session` has what was written into it.
+pub fn check(file: &std::fs::File, format: Format, session: usize, token: u64) -> Result<()> {
+    let extent = |&(index, nr_pages): &(u64, u64)| data::Extent {
+        start: index * 4096,
+        len: nr_pages * 4096,
+    };
+    let extents: Vec<_> = format.extents().iter().map(extent).collect();
+    data::check(file, seed(session, token), SIZE, &extents)
+}
+
 /// Fills every page of data of a handover that is still good. Returns where they are: address, seed, and index.
 pub fn fill(memory: &mut Memory, root_pa: u64) -> Result<Vec<(u64, u64, u64)>> {
     let report = luo_handover::reader::read(memory, root_pa);
-    anyhow::ensure!(report.refused.is_empty(), "{:?}", report.refused);
+    ensure!(report.refused.is_empty(), "{:?}", report.refused);
     let mut pages = Vec::new();
     for (session, token, frames) in report.data {
         let seed = seed(session, token);
         for i in 0..frames.nr_pages {
             let (pa, index) = ((frames.pfn + i) * 4096, frames.index + i);
-            let bytes = super::super::common::data::bytes(seed, index * 4096, 4096);
+            let bytes = data::bytes(seed, index * 4096, 4096);
             memory.put(pa, 0, &bytes);
             pages.push((pa, seed, index));
         }
