@@ -110,9 +110,13 @@ impl Memory {
         sorted(self.orders.keys())
     }
 
-    /// The number of addresses at which something is preserved.
-    pub fn nr_preserved(&self) -> usize {
-        self.orders.len()
+    /// The number of frames up to the last one that is preserved.
+    pub fn nr_frames(&self) -> u64 {
+        let ends = self
+            .orders
+            .iter()
+            .map(|(pa, order)| pa / PAGE + (1 << order));
+        ends.max().unwrap_or(0)
     }
 
     /// The addresses of all pages that something was written to, in order.

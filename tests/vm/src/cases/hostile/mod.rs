@@ -14,7 +14,7 @@ use super::common::{data, memfd, refused, still_works};
 use crate::ctx::Ctx;
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{ensure, Context, Result};
-use classes::{Class, Outcome, CLASSES};
+use classes::{Class, Outcome, CLASSES, ONE_PLACE};
 use luo_handover::memory::Memory;
 use luo_handover::write::{self, Contents, Memfd, Range, Session};
 use nix::errno::Errno;
@@ -167,10 +167,7 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
             Outcome::Lost(errno, why) => {
                 kept.push(victim::seed(i, VICTIM));
                 refused(name, first, errno)?;
-                // That a place in the file is taken is said by the errno alone.
-                if errno != Errno::EEXIST {
-                    ctx.log().expect(why).context(name)?;
-                }
+                ctx.log().expect(why).context(name)?;
                 // What was not understood once is not looked at again.
                 if errno != Errno::ENOENT {
                     refused(name, session.retrieve(VICTIM), errno)?;
@@ -224,8 +221,7 @@ fn discard(ctx: &mut Ctx) -> Result<()> {
                 refused(name, session.finish(), Errno::EBUSY)?;
                 kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
             }
-            // That a place in the file is taken is found out where there is a file.
-            Outcome::Lost(Errno::EEXIST, _) => session.finish().context(name)?,
+            Outcome::Lost(_, ONE_PLACE) => session.finish().context(name)?,
             Outcome::Lost(_, why) => {
                 session.finish().context(name)?;
                 ctx.log().expect(why).context(name)?;
