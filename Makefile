@@ -183,7 +183,7 @@ fuzz fuzz-merge:
 
 fuzz: N := 10000000
 fuzz: FUZZ_GOAL = $(BUILD)/fuzz/corpus $(FUZZ_CORPUS) -runs=$(N) -max_len=256 -timeout=10 -print_final_stats=1
-fuzz-merge: FUZZ_GOAL = -set_cover_merge=1 $(FUZZ_CORPUS) $(BUILD)/fuzz/corpus
+fuzz-merge: FUZZ_GOAL = -set_cover_merge=1 -use_counters=0 $(FUZZ_CORPUS) $(BUILD)/fuzz/corpus
 
 # In a folder of its own: an object that clippy made is not one to load.
 clippy: setup

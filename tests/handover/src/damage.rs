@@ -175,8 +175,14 @@ impl Victim {
             }
             Damage::Order(number, order) => {
                 let pa = one(&self.addresses, number);
-                // KHO has no larger ones than 64 bits of address have room for.
-                self.memory.set_order(pa, Some(u32::from(order) % 52));
+                // What KHO preserves does not overlap: it would not be LUO that is damaged.
+                let next = self.addresses.partition_point(|&other| other <= pa);
+                let room = self
+                    .addresses
+                    .get(next)
+                    .map_or(1 << 51, |next| (next - pa) >> 12);
+                let order = u32::from(order) % (room.ilog2() + 1);
+                self.memory.set_order(pa, Some(order));
                 return Some(pa);
             }
         };
