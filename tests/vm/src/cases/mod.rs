@@ -20,6 +20,7 @@ mod frozen;
 mod handlers;
 mod handover;
 mod hostile;
+mod hostile_users;
 mod ioctl_abi;
 mod kexec_refused;
 mod lifetime;
@@ -70,6 +71,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("handover", handover::TESTS),
     ("handlers", handlers::TESTS),
     ("hostile", hostile::TESTS),
+    ("hostile_users", hostile_users::TESTS),
     ("ioctl_abi", ioctl_abi::TESTS),
     ("kexec_refused", kexec_refused::TESTS),
     ("lifetime", lifetime::TESTS),

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sessions are closed, copied and inherited while commands are under way, and signals come at any time.
+
+use super::super::common::luo::{Device, Session};
+use super::super::common::{data, is_ours, memfd, open_fds, preserve_number, still_works};
+use crate::ctx::Ctx;
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// How many programs are started.
+const PROGRAMS: usize = 50;
+
+/// Preserves files by a number that may at any moment be no session any more, until told to end. Returns how often
+/// that worked.
+fn preserve_by_number(fd: RawFd, done: &AtomicBool) -> Result<u64> {
+    let file = memfd::create(4096)?;
+    let mut worked = 0;
+    let mut token = 0;
+    while !done.load(Relaxed) {
+        token += 1;
+        let session = std::mem::ManuallyDrop::new(Session(
+            // SAFETY: it is never closed by this, and the kernel alone decides what is behind the number.
+            unsafe { OwnedFd::from_raw_fd(fd) },
+        ));
+        match preserve_number(&session, file.as_raw_fd(), token) {
+            Ok(()) => worked += 1,
+            // Closed; or preserved by the other thread or the call before; or not a session now.
+            Err(Errno::EBADF | Errno::EBUSY | Errno::EEXIST | Errno::ENOTTY | Errno::EINVAL) => {}
+            Err(errno) => anyhow::bail!("PRESERVE_FD: {errno}"),
+        }
+        let _ = session.name();
+        let _ = session.state();
+    }
+    Ok(worked)
+}
+
+/// Lets two threads use a number, while `round` changes what is behind it.
+fn under_fire(rounds: usize, fd: RawFd, mut round: impl FnMut() -> Result<()>) -> Result<u64> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let users = [0, 1].map(|_| scope.spawn(|| preserve_by_number(fd, &done)));
+        let result = (0..rounds).try_for_each(|_| round());
+        done.store(true, Relaxed);
+        let mut worked = 0;
+        for user in users {
+            worked += user.join().expect("no panic")?;
+        }
+        result.map(|()| worked)
+    })
+}
+
+/// The number is closed, and becomes another session, again and again.
+pub fn closed(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
+    let before = open_fds()?;
+    let place = device.create_session("place")?.0;
+    let fd = place.as_raw_fd();
+    let mut number = 0;
+    let worked = under_fire(1000, fd, || {
+        let session = device.create_session(&format!("session {}", number % 3));
+        number += 1;
+        match session {
+            // Takes the place of the one before, which is closed by this, with commands under way.
+            Ok(session) => {
+                // SAFETY: two descriptors of ours.
+                Errno::result(unsafe { libc::dup2(session.0.as_raw_fd(), fd) })?;
+                Ok(())
+            }
+            // A command still holds it.
+            Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    })?;
+    ensure!(worked > 0, "nothing was preserved");
+    drop(place);
+    ensure!(open_fds()? == before, "a descriptor leaked");
+    // All names are free.
+    for number in 0..3 {
+        let name = format!("session {number}");
+        still_works(&device.create_session(&name).context(name)?)?;
+    }
+    Ok(())
+}
+
+/// Processes inherit it, and start programs, which close it.
+pub fn forked(_: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
+    let session = device.create_session("inherited")?;
+    let mut children = 0u64;
+    let worked = under_fire(PROGRAMS, session.0.as_raw_fd(), || {
+        // One that only says how it is to be used.
+        children += u64::from(Command::new("/init").output().is_ok());
+        Ok(())
+    })?;
+    ensure!(
+        worked > 0 && children == PROGRAMS as u64,
+        "{worked}, {children}"
+    );
+    drop(session);
+    still_works(&device.create_session("inherited").context("its name")?)
+}
+
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Relaxed);
+}
+
+/// A signal every 200 us, with a handler: no command is the worse for it.
+pub fn signals(ctx: &mut Ctx) -> Result<()> {
+    const SIZE: u64 = 8 << 20;
+    // Without SA_RESTART: a command that gave up would be seen.
+    let action = SigAction::new(
+        SigHandler::Handler(count),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
+    let device = Device::open()?;
+    let file = memfd::create(SIZE)?;
+    data::fill(&file, 1, data::whole(SIZE))?;
+    // SAFETY: the handler only counts.
+    let before = unsafe { sigaction(Signal::SIGALRM, &action) }?;
+    timer(200)?;
+    let result = (0..100).try_for_each(|round| {
+        let name = format!("under signals {round}");
+        let session = device.create_session(&name).context("create")?;
+        session.preserve(&file, 1).context("preserve")?;
+        ensure!(session.name().context("name")? == name);
+        if is_ours(ctx) {
+            session
+                .prepare()
+                .map_err(|(errno, _)| errno)
+                .context("prepare")?;
+            session.cancel().context("cancel")?;
+            ensure!(session.tokens().context("list")? == [1]);
+            session.unpreserve(1).context("unpreserve")?;
+        }
+        Ok(())
+    });
+    timer(0)?;
+    // SAFETY: what was before.
+    unsafe { sigaction(Signal::SIGALRM, &before) }?;
+    let seen = SIGNALS.load(Relaxed);
+    ctx.figure(&format!("{seen} signals"));
+    result.with_context(|| format!("after {seen} signals"))?;
+    ensure!(seen > 50, "only {seen} signals");
+    data::check(&file, 1, SIZE, &[data::whole(SIZE)])
+}
+
+/// Sends SIGALRM every so many microseconds; 0 ends it.
+fn timer(us: i64) -> Result<()> {
+    let time = libc::timeval {
+        tv_sec: 0,
+        tv_usec: us,
+    };
+    let timer = libc::itimerval {
+        it_interval: time,
+        it_value: time,
+    };
+    // SAFETY: the kernel reads a struct of ours.
+    let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+    Errno::result(set).map(drop).context("setitimer")
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A process with 64 MiB of memory makes as much as it can: it meets its limit, and nobody else does.
+
+use super::super::common::cgroup::Cgroup;
+use super::super::common::luo::{Device, Session};
+use super::super::common::{memfd, only_ours, raise_fd_limit, still_works};
+use crate::ctx::Ctx;
+use crate::process::{Child, Said};
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+use std::cell::OnceCell;
+use std::fs::File;
+use std::io::Write;
+use std::time::Duration;
+
+const LIMIT: u64 = 64 << 20;
+const PATIENCE: Duration = Duration::from_secs(180);
+/// The most descriptors that a process may have: far more than what 64 MiB are enough for.
+const FDS: u64 = 1 << 20;
+
+/// Lets `more` do something until that fails, in a process that is limited. What it gave is held until then.
+fn until_full<T>(ctx: &Ctx, what: &str, more: impl Fn(&[T]) -> Result<T, Errno>) -> Result<()> {
+    only_ours(ctx, "charges nobody")?;
+    raise_fd_limit(FDS)?;
+    let free = ctx.free_kib()?;
+    let group = Cgroup::new("limited")?;
+    group.limit(Some(LIMIT))?;
+    let mut child = Child::spawn(|pipe| {
+        if let Err(err) = group.enter() {
+            let _ = writeln!(pipe, "{err:#}");
+            return;
+        }
+        let mut held = Vec::new();
+        let errno = loop {
+            match more(&held) {
+                Ok(it) => held.push(it),
+                Err(errno) => break errno,
+            }
+        };
+        let _ = writeln!(pipe, "{errno:?} {}", held.len());
+        nix::unistd::pause();
+    })?;
+    let end = match child.listen(PATIENCE)? {
+        Said::Line(line) => {
+            let (errno, count) = line.split_once(' ').context(line.clone())?;
+            ensure!(errno == "ENOMEM", "{line}");
+            ensure!(count.parse::<u64>()? > 1000, "{line}");
+            line
+        }
+        Said::Ended => {
+            let killed = group.events("oom_kill")?;
+            ensure!(killed == 1, "{killed} were killed for want of memory");
+            "killed".into()
+        }
+        Said::Late => bail!("it goes on for ever"),
+    };
+    // Had it got more than it may have, this is where it would be missing.
+    let taken = free.saturating_sub(ctx.free_kib()?);
+    let most = (LIMIT >> 10) + (16 << 10);
+    ensure!(taken <= most, "it took {taken} KiB");
+    ctx.figure(&format!("{what} in 64 MiB: {end}, {taken} KiB taken"));
+    others_go_on(ctx)?;
+    drop(child);
+    ctx.wait_for("its memory is free", PATIENCE, || {
+        ctx.free_kib().is_ok_and(|now| now + (8 << 10) > free)
+    })?;
+    others_go_on(ctx)
+}
+
+/// Fails unless somebody with memory has what the other has not.
+fn others_go_on(ctx: &Ctx) -> Result<()> {
+    // The child may still have the device open.
+    let mut device = None;
+    ctx.wait_for("the device", PATIENCE, || {
+        device = Device::open().ok();
+        device.is_some()
+    })?;
+    let device = device.context("the device")?;
+    still_works(&device.create_session("unlimited")?)
+}
+
+pub fn sessions(ctx: &mut Ctx) -> Result<()> {
+    until_full(ctx, "sessions", |held: &[Session]| {
+        let device = Device::open().map_err(|_| Errno::EIO)?;
+        device.create_session(&format!("limited {}", held.len()))
+    })
+}
+
+pub fn files(ctx: &mut Ctx) -> Result<()> {
+    // The child's: with the session, all that is in it goes.
+    let session = OnceCell::new();
+    until_full(ctx, "preserved files", |held: &[File]| {
+        let session = session.get_or_init(|| {
+            let device = Device::open().expect("the device");
+            device.create_session("limited").expect("a session")
+        });
+        let file = memfd::create(0)
+            .map_err(|err| err.downcast_ref::<Errno>().copied().unwrap_or(Errno::EIO))?;
+        session.preserve(&file, held.len() as u64)?;
+        Ok(file)
+    })
+}

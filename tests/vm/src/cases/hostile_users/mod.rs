@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Users who are up to no good: what they reach, and what they do to others.
+
+mod in_flight;
+mod limited;
+mod reach;
+mod types;
+mod uring;
+
+use crate::test::{Config, Test};
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new("device", Config::new(), &[reach::device]),
+    Test::new("passed_session", Config::new(), &[reach::passed_session]),
+    Test::new(
+        "passed_incoming",
+        Config::new(),
+        &[reach::hand_on, reach::passed_incoming],
+    ),
+    Test::new("every_type", Config::new(), &[types::every_type]),
+    Test::new("limited_sessions", Config::new(), &[limited::sessions]),
+    Test::new("limited_files", Config::new(), &[limited::files]),
+    Test::new("io_uring", Config::new(), &[uring::io_uring]),
+    Test::new("io_uring_close", Config::new(), &[uring::close_in_flight]),
+    Test::new("closed_in_flight", Config::new(), &[in_flight::closed]),
+    Test::new("fork_in_flight", Config::new(), &[in_flight::forked]),
+    Test::new("signals", Config::new(), &[in_flight::signals]),
+];

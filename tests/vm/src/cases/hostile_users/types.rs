@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Descriptors of every type there is: those that nobody handles are refused, and nothing is done to them.
+
+use super::super::common::luo::{Device, Session};
+use super::super::common::{is_ours, open_fds, preserve_number, refused, still_works};
+use crate::ctx::Ctx;
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A token that is free before and after.
+const TOKEN: u64 = 77;
+
+/// Device nodes that are not to be opened for nothing: the machine would be reset, or sleep.
+const LEFT_OUT: &[&str] = &["watchdog", "snapshot"];
+/// Enough of a tree in which there are thousands.
+const MOST: usize = 4000;
+
+/// Everything below a folder, links not followed.
+fn below(folder: &Path, found: &mut Vec<PathBuf>) {
+    // Some of /proc is gone before it is read.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if found.len() >= MOST {
+            return;
+        }
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        found.push(path.clone());
+        if is_folder {
+            below(&path, found);
+        }
+    }
+}
+
+fn open(path: &Path) -> Option<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let read = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let write = || {
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(flags)
+            .open(path)
+    };
+    read.or_else(|_| write()).ok()
+}
+
+/// All of a folder that can be opened is refused. Returns how much that was.
+fn all_of(session: &Session, folder: &str) -> Result<usize> {
+    let mut found = vec![folder.into()];
+    below(Path::new(folder), &mut found);
+    let mut refused_files = 0;
+    for path in found {
+        let name = path.display().to_string();
+        if LEFT_OUT.iter().any(|left_out| name.contains(left_out)) {
+            continue;
+        }
+        // What is in a file system with names of its own is tried below, and a link leads anywhere.
+        let is_regular = |path: &Path| path.symlink_metadata().is_ok_and(|it| it.is_file());
+        if folder == "/dev" && is_regular(&path) {
+            continue;
+        }
+        let Some(file) = open(&path) else {
+            continue;
+        };
+        let result = preserve_number(session, file.as_raw_fd(), TOKEN);
+        refused(&name, result, Errno::ENOENT)?;
+        refused_files += 1;
+    }
+    Ok(refused_files)
+}
+
+/// What a system call made, if this kernel has it.
+fn made(fd: libc::c_long) -> Option<OwnedFd> {
+    // SAFETY: the kernel just made this descriptor for us.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Descriptors without a path.
+fn anonymous() -> Result<Vec<(&'static str, OwnedFd)>> {
+    let mut all = Vec::new();
+    let mut add = |what, fd| all.extend(made(fd).map(|fd| (what, fd)));
+    const NONE: *const u8 = std::ptr::null();
+    // SAFETY: these take numbers, or strings and structs of ours that outlive the call.
+    unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut signals);
+        add("eventfd", libc::eventfd(0, libc::EFD_CLOEXEC).into());
+        add(
+            "timerfd",
+            libc::timerfd_create(libc::CLOCK_MONOTONIC, 0).into(),
+        );
+        add("signalfd", libc::signalfd(-1, &signals, 0).into());
+        add("epoll", libc::epoll_create1(libc::EPOLL_CLOEXEC).into());
+        add("inotify", libc::inotify_init1(0).into());
+        add(
+            "fanotify",
+            libc::syscall(libc::SYS_fanotify_init, 0, libc::O_RDONLY),
+        );
+        add(
+            "pidfd",
+            libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0),
+        );
+        add(
+            "userfaultfd",
+            libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC),
+        );
+        add("memfd_secret", libc::syscall(libc::SYS_memfd_secret, 0));
+        add(
+            "fsopen",
+            libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), 0),
+        );
+        add(
+            "mq_open",
+            libc::syscall(
+                libc::SYS_mq_open,
+                c"hostile".as_ptr(),
+                libc::O_CREAT | libc::O_RDWR,
+                0o600,
+                NONE,
+            ),
+        );
+        // BPF_MAP_CREATE of an array of one: type, sizes of key and value, number.
+        let map = [2u32, 4, 4, 1];
+        add(
+            "bpf",
+            libc::syscall(libc::SYS_bpf, 0, map.as_ptr(), size_of_val(&map)),
+        );
+        // PERF_TYPE_SOFTWARE, 64 bytes of attributes.
+        let mut event = [0u32; 16];
+        (event[0], event[1]) = (1, 64);
+        add(
+            "perf",
+            libc::syscall(libc::SYS_perf_event_open, event.as_ptr(), 0, -1, -1, 0),
+        );
+        for (what, family, kind) in [
+            ("a unix socket", libc::AF_UNIX, libc::SOCK_STREAM),
+            ("a unix datagram socket", libc::AF_UNIX, libc::SOCK_DGRAM),
+            ("a TCP socket", libc::AF_INET, libc::SOCK_STREAM),
+            ("a UDP socket", libc::AF_INET, libc::SOCK_DGRAM),
+            ("a netlink socket", libc::AF_NETLINK, libc::SOCK_RAW),
+            ("a packet socket", libc::AF_PACKET, libc::SOCK_RAW),
+            ("a vsock socket", libc::AF_VSOCK, libc::SOCK_STREAM),
+        ] {
+            add(what, libc::socket(family, kind, 0).into());
+        }
+    }
+    let ring = io_uring::IoUring::new(2).context("io_uring")?;
+    // SAFETY: a descriptor of ours.
+    let copy = made(unsafe { libc::dup(ring.as_raw_fd()) }.into());
+    all.extend(copy.map(|fd| ("io_uring", fd)));
+    let (reader, writer) = nix::unistd::pipe()?;
+    all.extend([("a pipe's end", reader), ("a pipe's other end", writer)]);
+    Ok(all)
+}
+
+/// Files that have lost their names, on tmpfs, where a regular one is taken.
+fn nameless() -> Result<Vec<(&'static str, OwnedFd)>> {
+    use nix::sys::stat::{makedev, mknod, Mode, SFlag};
+    let mode = Mode::from_bits_truncate(0o600);
+    let mut all = Vec::new();
+    let path = Path::new("/tmp/hostile-node");
+    for (what, kind, number) in [
+        ("a FIFO", SFlag::S_IFIFO, 0),
+        ("a character device", SFlag::S_IFCHR, makedev(1, 3)),
+    ] {
+        mknod(path, kind, mode, number).context(what)?;
+        all.push((what, open(path).context(what)?.into()));
+        std::fs::remove_file(path)?;
+    }
+    std::fs::create_dir(path)?;
+    all.push(("a folder", open(path).context("a folder")?.into()));
+    std::fs::remove_dir(path)?;
+    Ok(all)
+}
+
+/// What was opened for its path alone is no file.
+fn path_only(session: &Session) -> Result<()> {
+    std::os::unix::fs::symlink("/", "/tmp/hostile-link")?;
+    for path in ["/", "/dev/null", "/proc/self/exe", "/tmp/hostile-link"] {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+            .open(path)?;
+        refused(
+            path,
+            preserve_number(session, file.as_raw_fd(), TOKEN),
+            Errno::EBADF,
+        )?;
+    }
+    Ok(std::fs::remove_file("/tmp/hostile-link")?)
+}
+
+/// Descriptors of every type there is.
+pub fn every_type(ctx: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
+    let session = device.create_session("every type")?;
+    let before = open_fds()?;
+    let mut figure = Vec::new();
+    for folder in ["/dev", "/proc", "/sys"] {
+        let count = all_of(&session, folder)?;
+        ensure!(count > 10, "only {count} of {folder}");
+        figure.push(format!("{count} of {folder}"));
+    }
+    let tty = Path::new("/dev/ptmx");
+    ensure!(tty
+        .metadata()
+        .is_ok_and(|it| it.file_type().is_char_device()));
+    let others: Vec<_> = anonymous()?.into_iter().chain(nameless()?).collect();
+    for (what, fd) in &others {
+        refused(
+            what,
+            preserve_number(&session, fd.as_raw_fd(), TOKEN),
+            Errno::ENOENT,
+        )?;
+    }
+    ensure!(others.len() > 20, "only {} others", others.len());
+    figure.push(format!("{} others", others.len()));
+    drop(others);
+    path_only(&session)?;
+    ctx.figure(&format!("refused: {}", figure.join(", ")));
+    ensure!(open_fds()? == before, "a descriptor leaked");
+    if is_ours(ctx) {
+        ensure!(session.tokens()?.is_empty(), "something was preserved");
+    }
+    drop(session);
+    still_works(&device.create_session("every type")?)
+}
