@@ -12,10 +12,12 @@ use nix::errno::Errno;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How often it is looked how much memory is left.
+const LOOK: Duration = Duration::from_millis(20);
 /// The most descriptors that a process may have: far more than what 64 MiB are enough for.
 const FDS: u64 = 1 << 20;
 
@@ -41,7 +43,8 @@ fn until_full<T>(ctx: &Ctx, what: &str, more: impl Fn(&[T]) -> Result<T, Errno>)
         let _ = writeln!(pipe, "{errno:?} {}", held.len());
         nix::unistd::pause();
     })?;
-    let end = match child.listen(PATIENCE)? {
+    let (said, taken) = watch(ctx, &mut child, free)?;
+    let end = match said {
         Said::Line(line) => {
             let (errno, count) = line.split_once(' ').context(line.clone())?;
             ensure!(errno == "ENOMEM", "{line}");
@@ -55,8 +58,6 @@ fn until_full<T>(ctx: &Ctx, what: &str, more: impl Fn(&[T]) -> Result<T, Errno>)
         }
         Said::Late => bail!("it goes on for ever"),
     };
-    // Had it got more than it may have, this is where it would be missing.
-    let taken = free.saturating_sub(ctx.free_kib()?);
     let most = (LIMIT >> 10) + (16 << 10);
     ensure!(taken <= most, "it took {taken} KiB");
     ctx.figure(&format!("{what} in 64 MiB: {end}, {taken} KiB taken"));
@@ -66,6 +67,19 @@ fn until_full<T>(ctx: &Ctx, what: &str, more: impl Fn(&[T]) -> Result<T, Errno>)
         ctx.free_kib().is_ok_and(|now| now + (8 << 10) > free)
     })?;
     others_go_on(ctx)
+}
+
+/// Waits for what the child says. Returns that, and the most KiB of memory that it had meanwhile.
+fn watch(ctx: &Ctx, child: &mut Child, free: u64) -> Result<(Said, u64)> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut most = 0;
+    loop {
+        let said = child.listen(LOOK)?;
+        if said != Said::Late || Instant::now() > deadline {
+            return Ok((said, most));
+        }
+        most = most.max(free.saturating_sub(ctx.free_kib()?));
+    }
 }
 
 /// Fails unless somebody with memory has what the other has not.
