@@ -17,6 +17,7 @@
 //! | [`FileHandler::finish`] | FINISH, close | rev |
 
 use crate::{
+    fault,
     flb::{self, AnyFlb},
     handover::luo::Compatible,
     module_ref::{ModuleRef, Owner},
@@ -231,6 +232,7 @@ impl Handler {
     fn find(matches: impl Fn(&dyn FileHandler) -> bool) -> Option<Self> {
         let handlers = HANDLERS.lock();
         let entry = handlers.iter().find(|entry| matches(&*entry.handler))?;
+        fault::point().ok()?;
         let module = ModuleRef::get(entry.owner)?;
         entry.files.fetch_add(1, Relaxed);
         Some(Self {
@@ -248,6 +250,7 @@ impl Handler {
         let flbs = self.entry.flbs.lock();
         let mut pinned = KVec::with_capacity(flbs.len(), GFP_KERNEL_ACCOUNT)?;
         for flb in flbs.iter() {
+            fault::point()?;
             let flb = flb::Pinned::new(flb).ok_or(ENODEV)?;
             pinned.push(flb, GFP_KERNEL_ACCOUNT)?;
         }

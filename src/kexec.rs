@@ -4,6 +4,7 @@
 //!
 //! C header: `include/linux/kexec.h`, with the project's patches.
 
+use crate::fault;
 use core::marker::{PhantomData, PhantomPinned};
 use kernel::{bindings, error::to_result, prelude::*, types::Opaque};
 
@@ -49,6 +50,7 @@ impl<T: KexecPrepare> KexecNotifier<T> {
                 // SAFETY: `slot` is valid for writes, and is pinned until Drop.
                 unsafe { slot.write(block) };
                 // SAFETY: The block stays in place and valid until it is unregistered in Drop.
+                fault::point()?;
                 to_result(unsafe { bindings::register_kexec_prepare_notifier(slot) }).inspect_err(
                     |_| {
                         pr_err!(

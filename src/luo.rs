@@ -13,6 +13,7 @@ mod anon_file;
 mod capi;
 mod debugfs;
 mod device;
+mod fault;
 mod file;
 pub mod flb;
 pub mod handler;
@@ -61,6 +62,7 @@ struct LuoModule {
     _sessions: Published,
     #[pin]
     _kexec: KexecNotifier<Kexec>,
+    _faults: fault::Controls,
 }
 
 impl kernel::InPlaceModule for LuoModule {
@@ -75,6 +77,7 @@ impl kernel::InPlaceModule for LuoModule {
             handler::init();
         }
         try_pin_init!(Self {
+            _faults: fault::Controls::new(),
             _: { check_kho()? },
             // Before anything that the kernel's own orchestrator has, too.
             _kexec <- KexecNotifier::register(),
@@ -83,6 +86,7 @@ impl kernel::InPlaceModule for LuoModule {
             _c_interface: capi::Enabled::new(),
             _debugfs <- debugfs::DebugFs::new(),
             // Last: from here on user space comes in.
+            _: { fault::point()? },
             _device <- MiscDeviceRegistration::register(device::OPTIONS),
         })
     }

@@ -4,7 +4,7 @@
 
 use super::identity::Identity;
 use crate::{
-    anon_file,
+    anon_file, fault,
     handler::{FlbUse, Handler, PreservedFile},
     handover::luo::{Compatible, FileSer},
 };
@@ -32,6 +32,7 @@ impl Preserved {
         let handler = Handler::for_file(&file).ok_or(ENOENT)?;
         let identity = Identity::take(handler.identity(&file))?;
         let flbs = handler.preserve_flbs()?;
+        fault::point()?;
         Ok(Self {
             state: handler.preserve(&file)?,
             _flbs: flbs,
@@ -48,11 +49,13 @@ impl Preserved {
 
     /// Checks that [`Self::freeze`] will work.
     pub(crate) fn prepare(&self) -> Result {
+        fault::point()?;
         self.state.prepare()
     }
 
     /// Freezes the file, and describes it to the next kernel.
     pub(crate) fn freeze(&self, token: u64) -> Result<FileSer> {
+        fault::point()?;
         Ok(FileSer {
             compatible: self.handler.compatible(),
             data: self.state.freeze()?,

@@ -4,6 +4,7 @@
 
 use super::identity::{Identity, Room};
 use crate::{
+    fault,
     handler::{FlbFinish, Handler, Outcome},
     handover::luo::{Compatible, FileSer},
 };
@@ -67,7 +68,8 @@ impl Restored {
         // Made ahead: want of memory must not cost a file that was made.
         let room = Room::new()?;
         let handler = self.handler.insert(handler);
-        let made = handler.retrieve(self.data).and_then(|file| {
+        let retrieved = fault::point().and_then(|()| handler.retrieve(self.data));
+        let made = retrieved.and_then(|file| {
             let identity = room.take(handler.identity(&file))?;
             Ok((file, identity))
         });
@@ -91,6 +93,7 @@ impl Restored {
             self.handler = Handler::for_compatible(&self.compatible);
         }
         let handler = self.handler.as_ref().ok_or(EBUSY)?;
+        fault::point()?;
         if !handler.can_finish(self.data, &self.outcome) {
             return Err(EBUSY);
         }

@@ -3,7 +3,7 @@
 //! An FLB in the new kernel.
 
 use super::{table::Table, Flb, Object};
-use crate::module_ref::ModuleRef;
+use crate::{fault, module_ref::ModuleRef};
 use kernel::{prelude::*, sync::Arc};
 
 /// What there is of an FLB that may have been handed over.
@@ -56,7 +56,7 @@ fn make<T: Flb>(object: &Object<T>, incoming: &mut Incoming<T>) -> Result {
     }
     let data = Table::incoming_data(&object.flb.compatible())?;
     let module = ModuleRef::get(object.owner).ok_or(ENODEV)?;
-    match object.flb.retrieve(data) {
+    match fault::point().and_then(|()| object.flb.retrieve(data)) {
         Ok(state) => {
             incoming.stage = Stage::Live {
                 state,

@@ -3,7 +3,7 @@
 //! An FLB in the old kernel.
 
 use super::{Flb, Object};
-use crate::{handover::luo::FlbSer, module_ref::ModuleRef};
+use crate::{fault, handover::luo::FlbSer, module_ref::ModuleRef};
 use kernel::{prelude::*, sync::Arc};
 
 /// What there is of an FLB while files are preserved.
@@ -45,6 +45,7 @@ pub(super) fn add_file<T: Flb>(object: &Object<T>) -> Result {
     let mut outgoing = object.outgoing.lock();
     if outgoing.live.is_none() {
         let module = ModuleRef::get(object.owner).ok_or(ENODEV)?;
+        fault::point()?;
         outgoing.live = Some(Live {
             state: object.flb.preserve()?,
             _module: module,

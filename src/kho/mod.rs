@@ -19,6 +19,7 @@ pub(crate) use pages::{
     alone, init, preserved_order, write_incoming, Incoming, PreservedPage, RestoredPages,
 };
 
+use crate::fault;
 use kernel::{bindings, error::to_result, prelude::*};
 
 /// Whether KHO is in use: it can be switched off on the kernel's command line.
@@ -39,6 +40,7 @@ impl Subtree {
     ///
     /// Context: may sleep.
     pub(crate) fn add(name: &CStr, mut page: PreservedPage, size: usize) -> Result<Self> {
+        fault::point()?;
         // SAFETY: `name` ends with a zero. The page lives until it is removed in Drop.
         to_result(unsafe {
             bindings::kho_add_subtree(name.as_char_ptr(), page.as_mut_ptr(), size)

@@ -2,7 +2,10 @@
 
 //! Single pages that go to the next kernel, or came from the previous one.
 
-use crate::handover::{Page, Source, PAGE_SIZE};
+use crate::{
+    fault,
+    handover::{Page, Source, PAGE_SIZE},
+};
 use core::{
     ops::{Deref, DerefMut},
     ptr::NonNull,
@@ -35,8 +38,11 @@ impl PreservedPage {
         // SAFETY: Any order may be asked for.
         let page = NonNull::new(unsafe { bindings::alloc_pages(flags, 0) }).ok_or(ENOMEM)?;
 
-        // SAFETY: This owns the page.
-        if let Err(err) = to_result(unsafe { bindings::kho_preserve_pages(page.as_ptr(), 1) }) {
+        let preserved = fault::point().and_then(|()| {
+            // SAFETY: This owns the page.
+            to_result(unsafe { bindings::kho_preserve_pages(page.as_ptr(), 1) })
+        });
+        if let Err(err) = preserved {
             // SAFETY: The page was allocated above, with this order, and is not used.
             unsafe { bindings::__free_pages(page.as_ptr(), 0) };
             return Err(err);

@@ -8,6 +8,7 @@ use super::{
     shmem, sort,
 };
 use crate::{
+    fault,
     handover::{
         extent::{Extent, ExtentSer, IN_HEAD},
         memfd::MemfdSer,
@@ -292,10 +293,12 @@ impl Frames {
 /// Preserves a range. On failure nothing of it is.
 fn preserve(range: &Frames) -> Result {
     for piece in range.pieces() {
-        // SAFETY: The function only notes the frames, which are those of pinned folios.
-        let preserved = to_result(unsafe {
-            let page = bindings::pfn_to_page(piece.start as usize);
-            bindings::kho_preserve_pages(page, (piece.end - piece.start) as usize)
+        let preserved = fault::point().and_then(|()| {
+            // SAFETY: The function only notes the frames, which are those of pinned folios.
+            to_result(unsafe {
+                let page = bindings::pfn_to_page(piece.start as usize);
+                bindings::kho_preserve_pages(page, (piece.end - piece.start) as usize)
+            })
         });
         if let Err(err) = preserved {
             for done in range.pieces().take_while(|done| done.start < piece.start) {

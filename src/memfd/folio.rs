@@ -4,6 +4,7 @@
 
 use super::scan::{Encoding, Properties};
 use crate::{
+    fault,
     handover::{extent::Extent, memfd::FolioSer},
     kho::{PreservedArray, PreservedPage},
 };
@@ -159,6 +160,7 @@ impl PreservedFolios {
 
 impl Encoding for PreservedFolios {
     fn add(&mut self, folio: Pinned, extent: Extent) -> Result {
+        fault::point()?;
         // SAFETY: The folio is valid, and stays as it is: it is pinned.
         to_result(unsafe { bindings::kho_preserve_folio(folio.0.as_ptr()) })?;
         let entry = FolioSer::new(extent.pfn, extent.index);

@@ -4,6 +4,7 @@
 
 use super::{restore::Refusal, shmem::inode, sort};
 use crate::{
+    fault,
     handover::{extent::Extent, memfd::MemfdSer, Malformed, PAGE_SIZE},
     kho::{self, preserved_order},
 };
@@ -206,6 +207,7 @@ impl NewMemfd {
         } else {
             bindings::MFD_ALLOW_SEALING
         };
+        fault::point()?;
         // SAFETY: The name ends with a zero.
         let file =
             from_err_ptr(unsafe { bindings::memfd_alloc_file(c"memfd:".as_char_ptr(), flags) })?;
@@ -213,6 +215,7 @@ impl NewMemfd {
         // inside fdget_pos().
         let file: ARef<File> = unsafe { ARef::from_raw(NonNull::new(file).ok_or(ENOMEM)?.cast()) };
 
+        fault::point()?;
         // SAFETY: The file is valid, and nobody else has it. Position and size were checked to fit.
         unsafe {
             to_result(bindings::memfd_add_seals(file.as_ptr(), memfd.seals))?;
@@ -232,6 +235,7 @@ impl NewMemfd {
         // They came in the order of memory. In that of the file it takes a fraction of the time, but
         // any will do: without memory to sort them, and for a task that is killed, too.
         let _ = sort::by_key(&mut runs.0, |run| run.index as u64);
+        fault::point()?;
         // SAFETY: By their invariants the pages are ours, with valid data, and the file is nobody
         // else's. A large folio's index is aligned.
         to_result(unsafe {

@@ -5,7 +5,7 @@
 //! C headers: `include/linux/shmem_fs.h`, `include/linux/memfd.h`, `include/linux/pagemap.h`.
 
 use super::folio::PinnedBatch;
-use crate::handover::memfd::KNOWN_SEALS;
+use crate::{fault, handover::memfd::KNOWN_SEALS};
 use core::{
     ops::Range,
     ptr::{addr_of_mut, null_mut},
@@ -48,6 +48,7 @@ pub(super) fn mapping(file: &File) -> *mut bindings::address_space {
 
 /// Lets others run. Fails with `EINTR` when the task was killed.
 pub(super) fn yield_cpu() -> Result {
+    fault::point()?;
     // SAFETY: The current task is valid; nothing is locked that forbids to sleep.
     unsafe {
         if bindings::fatal_signal_pending(bindings::get_current()) != 0 {
@@ -107,6 +108,7 @@ impl FrozenMemfd {
 
     /// The seals. Fails with `EOPNOTSUPP` for one that cannot be handed over.
     pub(super) fn seals(&self) -> Result<u32> {
+        fault::point()?;
         // SAFETY: The file is valid.
         let seals = unsafe { bindings::memfd_get_seals(self.file.as_ptr()) };
         to_result(seals)?;
@@ -145,6 +147,7 @@ impl FrozenMemfd {
     pub(super) fn pin_present(&self, next: &mut u64, end: u64) -> Result<PinnedBatch> {
         let mut folios = KVec::with_capacity(PinnedBatch::MAX, GFP_KERNEL)?;
         let mut index = *next as usize;
+        fault::point()?;
         // SAFETY: The file is valid, and there is room for as many folios as are said.
         let pinned = unsafe {
             bindings::memfd_pin_present_folios(
@@ -185,6 +188,7 @@ impl FrozenMemfd {
         let start = run.start << PAGE_SHIFT;
         let end = (run.end << PAGE_SHIFT).min(self.size());
         let mut offset = 0;
+        fault::point()?;
         // SAFETY: The file is valid, and there is room for as many folios as there are pages.
         let pinned = unsafe {
             bindings::memfd_pin_folios(
@@ -266,6 +270,7 @@ fn adopt_some(file: &File, index: u64) -> Result<Option<u64>> {
 /// Brings in the page at `index`, which must be in the file.
 fn adopt(file: &File, index: u64) -> Result {
     let mapping = mapping(file);
+    fault::point()?;
     // SAFETY: The mapping is valid, and one of shmem. The folio comes with a reference.
     unsafe {
         // A cgroup without room is no reason to kill anybody: there is no hurry.
