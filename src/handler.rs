@@ -187,7 +187,13 @@ impl Entry {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        HANDLERS.lock().retain(|entry| !Arc::ptr_eq(entry, &self.0));
+        let mut handlers = HANDLERS.lock();
+        handlers.retain(|entry| !Arc::ptr_eq(entry, &self.0));
+        if handlers.is_empty() {
+            // What is static is not dropped when the module goes.
+            *handlers = KVec::new();
+        }
+        drop(handlers);
         // Files may keep the entry for longer, and nobody would find it any more to unlink an FLB
         // that goes.
         self.0.flbs.lock().clear();

@@ -64,9 +64,12 @@ impl Table {
     /// Unregisters an FLB.
     pub(super) fn remove(flb: &Arc<dyn AnyFlb>) {
         let compatible = flb.compatible();
-        REGISTERED
-            .lock()
-            .retain(|other| other.compatible() != compatible);
+        let mut registered = REGISTERED.lock();
+        registered.retain(|other| other.compatible() != compatible);
+        if registered.is_empty() {
+            // What is static is not dropped when the module goes.
+            *registered = KVec::new();
+        }
     }
 
     /// Says what the previous kernel handed over, or takes it back.
