@@ -14,7 +14,7 @@ use crate::{
         luo::{FileSer, LuoSer, SessionName, SessionSer, KHO_ENTRY},
         Malformed, Page, Source,
     },
-    kho::{self, Incoming, RestoredPages},
+    kho::{self, Incoming, RestoredPages, Stop},
     log::err_limited,
 };
 use blocks::Blocks;
@@ -56,24 +56,6 @@ pub(crate) struct Found {
     pub(crate) account: Option<Account>,
 }
 
-/// Why a walk ended early: bad bytes, or no memory for what they say.
-enum Stop {
-    Malformed(Malformed),
-    NoMemory,
-}
-
-impl From<Malformed> for Stop {
-    fn from(malformed: Malformed) -> Self {
-        Stop::Malformed(malformed)
-    }
-}
-
-impl From<kernel::alloc::AllocError> for Stop {
-    fn from(_: kernel::alloc::AllocError) -> Self {
-        Stop::NoMemory
-    }
-}
-
 impl Found {
     /// Looks for the previous kernel's account.
     ///
@@ -104,7 +86,10 @@ impl Found {
         if root.flbs_pa != 0 {
             match IncomingTable::read(root_pa, root.flbs_pa, &mut scratch) {
                 Ok(table) => found.flbs = Some(table),
-                Err(why) => pr_err!("the previous kernel's FLBs are refused: {:?}\n", why),
+                Err(Stop::NoMemory) => return Err(ENOMEM),
+                Err(Stop::Malformed(why)) => {
+                    pr_err!("the previous kernel's FLBs are refused: {:?}\n", why)
+                }
             }
         }
         let mut account = Account {

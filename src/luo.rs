@@ -105,7 +105,7 @@ fn check_kho() -> Result {
 fn open_sessions() -> Result<Sessions> {
     let mut found = incoming::Found::look()?;
     let liveupdate_num = found.liveupdate_num;
-    flb::Table::set_incoming(found.flbs.take());
+    let flbs = found.flbs.take();
     if liveupdate_num != 0 {
         pr_info!(
             "live update number {}: {} sessions were handed over\n",
@@ -113,11 +113,14 @@ fn open_sessions() -> Result<Sessions> {
             found.sessions.len()
         );
     }
-    Ok(Sessions {
+    let sessions = Sessions {
         liveupdate_num,
         outgoing: OutgoingRegistry::new(liveupdate_num.saturating_add(1))?,
         incoming: IncomingRegistry::new(found)?,
-    })
+    };
+    // Whoever has the sessions takes it back: nobody would where there are none.
+    flb::Table::set_incoming(flbs);
+    Ok(sessions)
 }
 
 /// What this module does in a kexec.

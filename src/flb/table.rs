@@ -8,7 +8,7 @@ use crate::{
         luo::{Compatible, FlbHeaderSer, FlbSer, LuoSer, MAX_FLBS},
         Malformed, Page, Source,
     },
-    kho::{self, Incoming, PreservedPage, RestoredPages},
+    kho::{self, Incoming, PreservedPage, RestoredPages, Stop},
 };
 use core::mem::{offset_of, size_of};
 use kernel::{
@@ -140,17 +140,15 @@ pub(crate) struct IncomingTable {
 
 impl IncomingTable {
     /// Reads the table at `pa`, of any value but 0, that the root at `root_pa` leads to.
-    pub(crate) fn read(root_pa: u64, pa: u64, scratch: &mut Page) -> Result<Self, Malformed> {
+    pub(crate) fn read(root_pa: u64, pa: u64, scratch: &mut Page) -> Result<Self, Stop> {
         if !Incoming.read(pa, scratch) {
-            return Err(Malformed::NotPreserved(pa));
+            return Err(Malformed::NotPreserved(pa).into());
         }
         let mut entries = KVec::new();
         for entry in FlbHeaderSer::entries(scratch)? {
             let mut entry = entry.clone();
             entry.compatible = entry.compatible.normalized();
-            entries
-                .push(entry, GFP_KERNEL)
-                .map_err(|_| Malformed::Field("FLBs: no memory to read them"))?;
+            entries.push(entry, GFP_KERNEL)?;
         }
         let table = Self {
             root_pa,

@@ -2,10 +2,9 @@
 
 //! Which pages of the account were read for what.
 
-use super::Stop;
 use crate::{
     handover::{Malformed, Page, Source},
-    kho::Incoming,
+    kho::{Incoming, Stop},
 };
 use core::cell::{Cell, RefCell};
 use kernel::{prelude::*, rbtree::RBTree};

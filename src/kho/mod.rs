@@ -19,8 +19,26 @@ pub(crate) use pages::{
     alone, init, preserved_order, write_incoming, Incoming, PreservedPage, RestoredPages,
 };
 
-use crate::fault;
+use crate::{fault, handover::Malformed};
 use kernel::{bindings, error::to_result, prelude::*};
+
+/// Why reading what the previous kernel left ended early: bad bytes, or no memory for what they say.
+pub(crate) enum Stop {
+    Malformed(Malformed),
+    NoMemory,
+}
+
+impl From<Malformed> for Stop {
+    fn from(malformed: Malformed) -> Self {
+        Stop::Malformed(malformed)
+    }
+}
+
+impl From<kernel::alloc::AllocError> for Stop {
+    fn from(_: kernel::alloc::AllocError) -> Self {
+        Stop::NoMemory
+    }
+}
 
 /// Whether KHO is in use: it can be switched off on the kernel's command line.
 pub(crate) fn is_enabled() -> bool {
