@@ -21,15 +21,15 @@ MODULE_RS = src/luo.rs $(shell find samples tests/modules -name '*.rs' 2>/dev/nu
 # Tests of which `make check` does a little.
 LONG_GOALS := model races soak
 # Only what runs a virtual machine wants QEMU.
-VM_GOALS := demo check check-vm check-debug check-kcsan check-intree check-variant check-systemd bench \
-	$(LONG_GOALS)
+VM_GOALS := demo check check-vm check-debug check-kcsan check-faults check-intree check-variant check-systemd \
+	bench $(LONG_GOALS)
 SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
 .PHONY: all module samples tools man setup kernel paths data demo bench bench-again check check-host check-vm \
-	check-debug check-kcsan check-intree check-variant check-systemd $(LONG_GOALS) fuzz fuzz-merge \
-	install install-module install-tools install-source deb clippy fmt fmt-check docs clean distclean \
-	clean-cache help
+	check-debug check-kcsan check-faults check-intree check-variant check-systemd \
+	$(LONG_GOALS) fuzz fuzz-merge install install-module install-tools install-source deb \
+	clippy fmt fmt-check docs clean distclean clean-cache help
 
 all: module tools
 
@@ -131,11 +131,17 @@ check-vm: module
 
 # The same on kernels that look for faults: see tools/kernel/{debug,kcsan}.config. What
 # things cost in memory there tells nothing; KASAN's shadow takes an eighth of it, which the
-# next kernel takes from KHO's scratch area. To ask ACPI for the interrupts of a PCI device takes such a kernel minutes:
-# the old tables know them, too. `no5lvl`: see Documentation/known-kernel-issues.rst.
+# next kernel takes from KHO's scratch area. To ask ACPI for the interrupts of a PCI device
+# takes such a kernel minutes: the old tables know them, too. `no5lvl`: see
+# Documentation/known-kernel-issues.rst.
 check-debug check-kcsan: check-%:
 	@VARIANT=$* LUO_SKIP=cost:: LUO_CMDLINE='no5lvl pci=noacpi kho_scratch=1200M,16M,16M' LUO_MORE_MEMORY=2048 \
 		$(MAKE) --no-print-directory BUILD=$(BUILD)/$* check-vm
+
+# Every step of every call fails once: on a kernel with tools/kernel/faults.config,
+# and a luo.ko with fault points of its own (FAULTS=1).
+check-faults:
+	@VARIANT=faults $(MAKE) --no-print-directory BUILD=$(BUILD)/faults FAULTS=1 FILTER=$(or $(FILTER),faults) check-vm
 
 # This tree inside a kernel's, as a module beside the orchestrator in C, and built
 # in as the only one: the tests that go through kexec.
@@ -234,6 +240,7 @@ help:
 	@echo 'make check       every test (FILTER=<part of a name>); check-host, check-vm: some'
 	@echo 'make check-debug the tests in VMs on a kernel with KASAN, lockdep and more of that kind;'
 	@echo '                 check-kcsan: on one that watches for data races'
+	@echo 'make check-faults each step of each command fails once'
 	@echo 'make check-intree the tests that go through kexec, with this tree inside of a kernel'"'"'s'
 	@echo 'make check-systemd a Debian system in a VM: our packages, and systemd over live updates'
 	@echo 'make model       random commands (N=1000000), whose answers a model tells beforehand'

@@ -72,6 +72,7 @@ pub struct Config {
     zram_mib: u32,
     orchestrators: &'static [Orchestrator],
     recorder: bool,
+    faults: bool,
     params: &'static str,
     nested: bool,
     timeout_s: u32,
@@ -94,6 +95,7 @@ impl Config {
             zram_mib: 0,
             orchestrators: &[Orchestrator::Default],
             recorder: false,
+            faults: false,
             params: "",
             nested: false,
             // A kernel takes seconds, but not on a busy machine that emulates it.
@@ -138,6 +140,16 @@ impl Config {
         }
     }
 
+    /// A kernel and a `luo.ko` in which each step can be made to fail, and that know who holds what they gave out: only
+    /// `make check-faults` has them.
+    pub const fn with_faults(self) -> Self {
+        Self {
+            faults: true,
+            cmdline: "slab_debug=U,kmalloc-*",
+            ..self
+        }
+    }
+
     /// Parameters for `luo.ko`, e.g. `memfd_v2=1`.
     pub const fn params(self, params: &'static str) -> Self {
         Self { params, ..self }
@@ -174,6 +186,7 @@ impl Config {
             zram_mib: self.zram_mib,
             orchestrators: self.orchestrators.to_vec(),
             recorder: self.recorder,
+            faults: self.faults,
             params: self.params.into(),
             nested: self.nested,
             timeout_s: self.timeout_s,

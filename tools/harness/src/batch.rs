@@ -153,6 +153,7 @@ mod tests {
             zram_mib: 0,
             orchestrators: vec![Orchestrator::C, Orchestrator::Default],
             recorder: false,
+            faults: false,
             params: String::new(),
             nested: false,
             timeout_s,

@@ -29,6 +29,8 @@ pub struct Options {
     pub kexec: bool,
     /// Whether the kernel has the recorder built in.
     pub recorder: bool,
+    /// Whether the kernel and luo.ko can let steps fail.
+    pub faults: bool,
     /// So many VMs at a time.
     pub jobs: usize,
     /// The orchestrator that tests run against unless they say otherwise.
@@ -107,6 +109,7 @@ fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
             && !named(&options.skip).unwrap_or(false)
             && (!options.kexec || test.stages > 1)
             && (!test.config.recorder || options.recorder)
+            && (!test.config.faults || options.faults)
     };
     let told = |mut test: TestInfo| {
         test.config.memory_mib += options.more_memory_mib;

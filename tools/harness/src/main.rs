@@ -73,6 +73,9 @@ struct CheckArgs {
     /// Also the tests that want the recorder of tests/modules in the kernel itself
     #[arg(long)]
     recorder: bool,
+    /// Also the tests that let each step fail: on a kernel with tools/kernel/faults.config, with a luo.ko made with FAULTS=1
+    #[arg(long, env = "FAULTS", value_parser = clap::builder::BoolishValueParser::new())]
+    faults: bool,
     /// No tests whose name contains this
     #[arg(long, env = "LUO_SKIP")]
     skip: Option<String>,
@@ -177,6 +180,7 @@ fn run() -> Result<ExitCode> {
                 more_memory_mib: args.more_memory,
                 kexec: args.kexec,
                 recorder: args.recorder,
+                faults: args.faults,
                 jobs: args.jobs,
                 orchestrator: args.orchestrator.into(),
                 output: args

@@ -36,6 +36,8 @@ pub struct VmConfig {
     pub orchestrators: Vec<Orchestrator>,
     /// Whether the kernel must have the tests' recorder built in, for the orchestrator in C.
     pub recorder: bool,
+    /// Whether the kernel and `luo.ko` must be able to let steps fail.
+    pub faults: bool,
     /// Parameters of `luo.ko`.
     pub params: String,
     /// Whether it is to have what it takes to run virtual machines in it: KVM's modules, the sample VMM and its guest.

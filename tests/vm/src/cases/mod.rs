@@ -14,6 +14,10 @@ mod cross_flb;
 mod device;
 mod direction;
 mod extensions;
+mod faults;
+mod faults_file;
+mod faults_incoming;
+mod faults_kexec;
 mod fds;
 mod flb;
 mod frozen;
@@ -65,6 +69,10 @@ const MODULES: &[(&str, &[Test])] = &[
     ("device", device::TESTS),
     ("direction", direction::TESTS),
     ("extensions", extensions::TESTS),
+    ("faults", faults::TESTS),
+    ("faults_file", faults_file::TESTS),
+    ("faults_incoming", faults_incoming::TESTS),
+    ("faults_kexec", faults_kexec::TESTS),
     ("fds", fds::TESTS),
     ("flb", flb::TESTS),
     ("frozen", frozen::TESTS),

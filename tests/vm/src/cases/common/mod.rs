@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod command;
 pub mod data;
 pub mod ext;
+pub mod faults;
 pub mod forger;
 pub mod history;
 pub mod journal;
@@ -15,7 +16,9 @@ pub mod luoctl;
 pub mod memfd;
 pub mod memfd_ops;
 pub mod modules;
+pub mod owned;
 pub mod pages;
+pub mod scene;
 pub mod seen;
 
 use crate::cases::common::luo::{ioctl, Device, FdArg, Session, SessionArg, PRESERVE_FD};

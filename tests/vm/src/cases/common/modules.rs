@@ -239,6 +239,11 @@ impl Recorder {
         Ok(Self::read("live").context("live")?.parse()?)
     }
 
+    /// What KHO preserves for the next kernel, where its debugfs tells: number, and pages.
+    pub fn kept(&self) -> Result<Option<(u64, u64)>> {
+        self.before.map(|_| Self::preserved()).transpose()
+    }
+
     /// What KHO has preserved for the next kernel: number, and pages. The one list that KHO's debugfs leads to.
     fn preserved() -> Result<(u64, u64)> {
         let root = super::kho::root().context("KHO's debugfs")?;

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's objects that luo.ko holds, by the functions that asked for them: takes a kernel with
+//! `slab_debug=U,kmalloc-*`.
+
+use crate::ctx::Ctx;
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+const SLABS: &str = "/sys/kernel/debug/slab";
+
+/// Whether a line of a stack is in luo.ko, or in a module that is not there any more.
+fn is_ours(line: &str) -> bool {
+    line.ends_with("[luo]") || line.starts_with("0x")
+}
+
+/// Number of objects by the first functions of luo.ko in the stack that asked for them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Owned(BTreeMap<String, i64>);
+
+impl Owned {
+    /// Counts.
+    pub fn now() -> Result<Self> {
+        let mut owned = Self::default();
+        for cache in fs::read_dir(SLABS).context(SLABS)? {
+            let cache = cache?;
+            if !cache.file_name().to_string_lossy().starts_with("kmalloc-") {
+                continue;
+            }
+            let path = cache.path().join("alloc_traces");
+            // A cache may go while we look.
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            for record in text.split("\n\n") {
+                let count = record
+                    .split_whitespace()
+                    .next()
+                    .and_then(|n| n.parse().ok());
+                owned.add(record, count.unwrap_or(0));
+            }
+        }
+        Ok(owned)
+    }
+
+    fn add(&mut self, record: &str, count: i64) {
+        let lines = record.lines().map(str::trim);
+        let place: Vec<_> = lines.filter(|line| is_ours(line)).take(3).collect();
+        if !place.is_empty() {
+            *self.0.entry(place.join(" < ")).or_default() += count;
+        }
+    }
+
+    /// What there is more of now, and how much.
+    fn more(&self, now: &Self) -> Vec<String> {
+        let more = now.0.iter().filter_map(|(place, count)| {
+            let before = self.0.get(place).copied().unwrap_or(0);
+            (*count > before).then(|| format!("{} of {place}", count - before))
+        });
+        more.collect()
+    }
+
+    /// Fails unless luo.ko comes to hold no more than this: some of it is freed a little later.
+    pub fn expect_no_more(&self, ctx: &Ctx, what: &str) -> Result<()> {
+        let mut more = Vec::new();
+        ctx.wait_for("all of it is freed", Duration::from_secs(20), || {
+            more = Self::now().map_or_else(|err| vec![format!("{err:#}")], |now| self.more(&now));
+            more.is_empty()
+        })
+        .with_context(|| format!("{what}: luo.ko still holds {more:#?}"))
+    }
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every step fails once of what brings files back: insmod of luo.ko with what the previous kernel left, and every command
+//! of the sessions in it. Whatever fails, a file can be had again or is refused; it is never wrong.
+
+use super::common::data::{self, Extent};
+use super::common::ext::{ORDERED, UPDATED};
+use super::common::faults::{self, Faults, Points, Sweep, INSMOD_LOG};
+use super::common::luo::{Device, Session};
+use super::common::memfd;
+use super::common::modules::{Kind, Recorder};
+use super::common::owned::Owned;
+use super::common::pages::PAGE;
+use super::common::scene::Scene;
+use crate::ctx::Ctx;
+use crate::test::{Config, Orchestrator, Test};
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+use std::fs::File;
+use std::time::Instant;
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new("all", CONFIG, &[leave, take]),
+    Test::new("all_v2", CONFIG.params("memfd_v2=1"), &[leave, take]),
+];
+
+const CONFIG: Config = Config::new()
+    .memory_mib(1024)
+    .orchestrators(&[Orchestrator::Rust, Orchestrator::None])
+    .timeout_s(1800)
+    .allow_log(INSMOD_LOG)
+    .with_faults();
+const P: u64 = PAGE as u64;
+
+/// Sessions of one file: one for each point of RETRIEVE_SESSION.
+const SINGLE: u64 = 40;
+/// Sessions of two memfds and a file with FLBs: one for each point of FINISH.
+const PAIRS: u64 = 100;
+/// Files of the session "many": one for each point of RETRIEVE_FD.
+const FILES: u64 = 120;
+/// Every other page of them is filled, more than there is room for in the page of the description.
+const PAGES: u64 = 520;
+
+const fn page(i: u64) -> Extent {
+    Extent {
+        start: i * P,
+        len: P,
+    }
+}
+
+/// What the file called `token` of a session has: pieces, and a size that no other has.
+fn contents(token: u64, pages: u64) -> (u64, Vec<Extent>) {
+    let extents = (0..pages).step_by(2).map(page).collect();
+    (pages * P + token, extents)
+}
+
+fn put(session: &Session, token: u64, pages: u64) -> Result<()> {
+    let (size, extents) = contents(token, pages);
+    let file = memfd::create(size)?;
+    for extent in extents {
+        data::fill(&file, token, extent)?;
+    }
+    Ok(session.preserve(&file, token)?)
+}
+
+fn is_right(file: &File, token: u64, pages: u64) -> Result<()> {
+    let (size, extents) = contents(token, pages);
+    data::check(file, token, size, &extents).with_context(|| format!("token {token}"))
+}
+
+fn leave(ctx: &mut Ctx) -> Result<()> {
+    super::common::raise_fd_limit(4096)?;
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let many = device.create_session("many")?;
+    for token in 1..=FILES {
+        put(&many, token, PAGES)?;
+    }
+    ctx.keep(many);
+    for i in 1..=SINGLE {
+        let session = device.create_session(&format!("single {i}"))?;
+        put(&session, i, 2)?;
+        ctx.keep(session);
+    }
+    for i in 0..=PAIRS {
+        let session = device.create_session(&format!("pair {i}"))?;
+        put(&session, 1, 6)?;
+        put(&session, 2, 6)?;
+        session.preserve(&recorder.open(Kind::A, i)?, 3)?;
+        ctx.keep(session);
+    }
+    ctx.keep(recorder);
+    Ok(())
+}
+
+fn take(ctx: &mut Ctx) -> Result<()> {
+    let all = 1 + SINGLE + PAIRS + 1;
+    let owned = Owned::now()?;
+    faults::insmod(ctx, &Faults::new()?, c"", || {
+        let (sessions, total) = Device::open()?.list_sessions(0, 512)?;
+        let files: u64 = sessions.iter().map(|entry| entry.nr_files).sum();
+        ensure!(total == all, "{total} sessions instead of {all}");
+        ensure!(files == FILES + SINGLE + (PAIRS + 1) * 3, "{files} files");
+        Ok(())
+    })?;
+    ctx.rmmod()?;
+    owned.expect_no_more(ctx, "after insmod and rmmod")?;
+    ctx.insmod("")?;
+    let scene = Scene::new(ctx)?;
+    retrieve_sessions(ctx, &scene)?;
+    finish(ctx, &scene)?;
+    let value = scene.recorder.value("incoming");
+    ensure!(
+        value == Err(Errno::ENODATA),
+        "FLB x is not finished: {value:?}"
+    );
+    scene.expect_no_more(ctx)?;
+    let many = scene.device.retrieve_session("many")?;
+    look(ctx, &scene, &many)?;
+    retrieve_files(ctx, &scene, many)?;
+    Ok(())
+}
+
+/// RETRIEVE_SESSION.
+fn retrieve_sessions(ctx: &Ctx, scene: &Scene) -> Result<()> {
+    let mut points = Points::default();
+    let start = Instant::now();
+    for i in 1..=SINGLE {
+        let before = scene.state()?;
+        let name = format!("single {i}");
+        let (result, failed) = scene
+            .faults
+            .inject(i as u32, || scene.device.retrieve_session(&name))?;
+        let at = || format!("RETRIEVE_SESSION, point {i}, {failed:?}: {result:?}");
+        if let Some(kind) = failed {
+            points.count(kind, result.is_ok());
+        }
+        let again = match (&result, failed) {
+            (Ok(_), _) => None,
+            (Err(_), None) => bail!("{}", at()),
+            (Err(errno), Some(kind)) => {
+                ensure!(kind.explains(*errno), "{}", at());
+                let after = scene.state()?;
+                ensure!(after == before, "{}: {after} instead of {before}", at());
+                Some(scene.device.retrieve_session(&name).with_context(at)?)
+            }
+        };
+        let session = again.as_ref().or(result.as_ref().ok()).context("none")?;
+        is_right(&session.retrieve(i)?, i, 2)?;
+        session.finish()?;
+        if failed.is_none() {
+            points.report(ctx, "RETRIEVE_SESSION", start);
+            return Ok(());
+        }
+    }
+    bail!("more than {SINGLE} points: {points}")
+}
+
+/// GET_NAME, GET_STATE, LIST_FDS and SET_FLAGS.
+fn look(ctx: &Ctx, scene: &Scene, session: &Session) -> Result<()> {
+    let state = || scene.state_with(session);
+    let faults = &scene.faults;
+    Sweep::new("GET_NAME of an incoming session", || session.name())
+        .check(|name| {
+            ensure!(name == "many");
+            Ok(())
+        })
+        .run(ctx, faults, state)?;
+    Sweep::new("GET_STATE of an incoming session", || session.state())
+        .check(|state| {
+            ensure!(*state == (UPDATED, FILES, 0), "{state:?}");
+            Ok(())
+        })
+        .run(ctx, faults, state)?;
+    Sweep::new("LIST_FDS of an incoming session", || {
+        session.list_fds(0, 512)
+    })
+    .check(|(files, total)| {
+        ensure!(*total == FILES && files.len() as u64 == FILES);
+        Ok(())
+    })
+    .run(ctx, faults, state)?;
+    Sweep::new("SET_FLAGS of an incoming session", || {
+        session.set_flags(ORDERED)
+    })
+    .undo(|()| Ok(session.set_flags(0)?))
+    .run(ctx, faults, state)?;
+    Ok(())
+}
+
+/// FINISH of a session with a memfd that was retrieved, one that was not, and a file with FLBs.
+fn finish(ctx: &Ctx, scene: &Scene) -> Result<()> {
+    let unrestored = || Ok::<_, anyhow::Error>(scene.recorder.unrestored()?.0);
+    // What goes with such a session.
+    let whole = unrestored()?;
+    scene.device.retrieve_session("pair 0")?.finish()?;
+    let wanted = whole - unrestored()?;
+    let mut points = Points::default();
+    let mut kept = 0;
+    let start = Instant::now();
+    for i in 1..=PAIRS {
+        let before = unrestored()?;
+        let session = scene.device.retrieve_session(&format!("pair {i}"))?;
+        let file = session.retrieve(1)?;
+        let seen = scene.state_with(&session)?;
+        let (result, failed) = scene.faults.inject(i as u32, || session.finish())?;
+        let at = || format!("FINISH, point {i}, {failed:?}: {result:?}");
+        if let Some(kind) = failed {
+            points.count(kind, result.is_ok());
+        }
+        match (result, failed) {
+            (Ok(()), _) => {}
+            (Err(_), None) => bail!("{}", at()),
+            (Err(errno), Some(kind)) => {
+                ensure!(kind.explains(errno), "{}", at());
+                let after = scene.state_with(&session)?;
+                ensure!(after == seen, "{}: {after} instead of {seen}", at());
+                is_right(&file, 1, 6).with_context(at)?;
+                session.finish().with_context(at)?;
+            }
+        }
+        ensure!(session.state()? == (UPDATED, 0, 0), "{}", at());
+        is_right(&file, 1, 6).with_context(at)?;
+        drop(session);
+        if before - unrestored()? < wanted {
+            kept += 1;
+        }
+        if failed.is_none() {
+            points.report(ctx, "FINISH", start);
+            ctx.figure(&format!(
+                "FINISH: {kept} times what nobody wanted was kept until the next kexec"
+            ));
+            for i in i + 1..=PAIRS {
+                let rest = scene.device.retrieve_session(&format!("pair {i}"))?;
+                rest.finish()?;
+            }
+            return Ok(());
+        }
+    }
+    bail!("more than {PAIRS} points: {points}")
+}
+
+/// RETRIEVE_FD. An error of the handler is final for the file, and for no other.
+fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
+    let mut points = Points::default();
+    let mut lost = 0;
+    let mut files = Vec::new();
+    let start = Instant::now();
+    for i in 1..=FILES {
+        let (result, failed) = scene.faults.inject(i as u32, || session.retrieve(i))?;
+        let at = || format!("RETRIEVE_FD, point {i}, {failed:?}: {result:?}");
+        if let Some(kind) = failed {
+            points.count(kind, result.is_ok());
+        }
+        let again = match (&result, failed) {
+            (Ok(_), _) => None,
+            (Err(_), None) => bail!("{}", at()),
+            (Err(errno), Some(kind)) => {
+                ensure!(kind.explains(*errno), "{}", at());
+                Some(session.retrieve(i))
+            }
+        };
+        match again.unwrap_or(result) {
+            Ok(file) => {
+                is_right(&file, i, PAGES)?;
+                files.push((i, file));
+            }
+            Err(errno) => {
+                ensure!(errno != Errno::EINVAL, "{i}: taken for damaged");
+                lost += 1;
+            }
+        }
+        if failed.is_none() {
+            points.report(ctx, "RETRIEVE_FD", start);
+            ctx.figure(&format!(
+                "RETRIEVE_FD: {lost} of the errors are final for their file"
+            ));
+            session.finish()?;
+            for (token, file) in &files {
+                is_right(file, *token, PAGES).context("after FINISH")?;
+            }
+            return Ok(());
+        }
+    }
+    bail!("more than {FILES} points: {points}")
+}
