@@ -8,7 +8,7 @@ use super::common::ext::{ORDERED, UPDATED};
 use super::common::faults::{self, Faults, Points, Sweep, INSMOD_LOG};
 use super::common::luo::{Device, Session};
 use super::common::memfd;
-use super::common::modules::{Kind, Recorder};
+use super::common::modules::{id_of, Kind, Recorder};
 use super::common::owned::Owned;
 use super::common::pages::PAGE;
 use super::common::scene::Scene;
@@ -21,16 +21,18 @@ use std::time::Instant;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
-    Test::new("all", CONFIG, &[leave, take]),
-    Test::new("all_v2", CONFIG.params("memfd_v2=1"), &[leave, take]),
+    Test::new(
+        "insmod",
+        CONFIG
+            .orchestrators(&[Orchestrator::Rust, Orchestrator::None])
+            .allow_log(INSMOD_LOG),
+        &[leave_few, insmod],
+    ),
+    Test::new("sessions", CONFIG, &[leave, take]),
+    Test::new("sessions_v2", CONFIG.params("memfd_v2=1"), &[leave, take]),
 ];
 
-const CONFIG: Config = Config::new()
-    .memory_mib(1024)
-    .orchestrators(&[Orchestrator::Rust, Orchestrator::None])
-    .timeout_s(1800)
-    .allow_log(INSMOD_LOG)
-    .with_faults();
+const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(1800).with_faults();
 const P: u64 = PAGE as u64;
 
 /// Sessions of one file: one for each point of RETRIEVE_SESSION.
@@ -94,19 +96,45 @@ fn leave(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-fn take(ctx: &mut Ctx) -> Result<()> {
-    let all = 1 + SINGLE + PAIRS + 1;
+fn leave_few(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    for name in ["one", "two"] {
+        let session = device.create_session(name)?;
+        put(&session, 1, 6)?;
+        session.preserve(&recorder.open(Kind::A, 5)?, 2)?;
+        ctx.keep(session);
+    }
+    ctx.keep(recorder);
+    Ok(())
+}
+
+fn insmod(ctx: &mut Ctx) -> Result<()> {
     let owned = Owned::now()?;
     faults::insmod(ctx, &Faults::new()?, c"", || {
-        let (sessions, total) = Device::open()?.list_sessions(0, 512)?;
+        let (sessions, total) = Device::open()?.list_sessions(0, 8)?;
         let files: u64 = sessions.iter().map(|entry| entry.nr_files).sum();
-        ensure!(total == all, "{total} sessions instead of {all}");
-        ensure!(files == FILES + SINGLE + (PAIRS + 1) * 3, "{files} files");
+        ensure!((total, files) == (2, 4), "{total} sessions, {files} files");
         Ok(())
     })?;
     ctx.rmmod()?;
     owned.expect_no_more(ctx, "after insmod and rmmod")?;
     ctx.insmod("")?;
+    let recorder = Recorder::new(ctx)?;
+    ensure!(recorder.value("incoming").is_ok(), "FLB x is not there");
+    let device = Device::open()?;
+    for name in ["one", "two"] {
+        let session = device.retrieve_session(name)?;
+        is_right(&session.retrieve(1)?, 1, 6)?;
+        ensure!(id_of(&session.retrieve(2)?)? == 5);
+        session.finish()?;
+    }
+    let left = recorder.unrestored()?;
+    ensure!(left.0 == 1, "{left:?} are left, and not the root alone");
+    recorder.remove()
+}
+
+fn take(ctx: &mut Ctx) -> Result<()> {
     let scene = Scene::new(ctx)?;
     retrieve_sessions(ctx, &scene)?;
     finish(ctx, &scene)?;
