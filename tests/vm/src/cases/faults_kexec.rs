@@ -74,6 +74,7 @@ fn filled(recorder: &Recorder, name: &str) -> Result<(Session, File)> {
         data::fill(&file, SEED, *extent)?;
     }
     let late = memfd::create((ATTEMPTS * PAGE) as u64)?;
+    memfd::write_at(&late, 0, b"no attempt yet")?;
     session.preserve(&file, MEMFD)?;
     session.preserve(&late, LATE)?;
     session.preserve(&recorder.open(Kind::A, 5)?, FLBS)?;
