@@ -49,8 +49,8 @@ impl<T: KexecPrepare> KexecNotifier<T> {
                 };
                 // SAFETY: `slot` is valid for writes, and is pinned until Drop.
                 unsafe { slot.write(block) };
-                // SAFETY: The block stays in place and valid until it is unregistered in Drop.
                 fault::point()?;
+                // SAFETY: The block stays in place and valid until it is unregistered in Drop.
                 to_result(unsafe { bindings::register_kexec_prepare_notifier(slot) }).inspect_err(
                     |_| {
                         pr_err!(
