@@ -189,11 +189,11 @@ mod tests {
             .collect();
         assert_eq!(
             lines[0],
-            "console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on liveupdate=on kho=off"
+            "console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on liveupdate=on kmemleak=off kho=off"
         );
         assert_eq!(
             lines[1..],
-            ["console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on kho=off"; 2]
+            ["console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on kmemleak=off kho=off"; 2]
         );
         assert!(batch.needs_module(Orchestrator::Rust));
         assert!(!batch.needs_module(Orchestrator::C));
