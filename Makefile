@@ -214,7 +214,7 @@ docs: module
 # rustdoc has no M= of its own: it takes what the build passed to rustc, which
 # Kbuild keeps beside the object, without what rustc alone knows.
 	@cd $(BUILD)/module && RUSTC_BOOTSTRAP=1 sh -c "$$(sed -n \
-		-e 's/ rustc / rustdoc --document-private-items -A rustdoc::private_intra_doc_links -o ..\/docs\/rust\/module /' \
+		-e 's/ rustc / rustdoc --document-private-items -D warnings -A rustdoc::private_intra_doc_links -o ..\/docs\/rust\/module /' \
 		-e 's/ -Zbinary_dep_depinfo=y//; s/ --remap-path[^ ]*//g; s/ --emit=[^ ]*//g; s/ --out-dir [^ ]*//' \
 		-e 's/^savedcmd_[^ ]* := //p' src/.luo.o.cmd)"
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(WORKSPACE) --workspace

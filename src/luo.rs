@@ -6,7 +6,7 @@
 //! freezes them and leaves them in memory that Kexec HandOver preserves; in the next kernel user
 //! space takes them out again. The way of an ioctl goes through these rooms:
 //!
-//! [`device`] or session file ([`anon_file`]) -> [`uapi`] -> [`session`] -> [`file`] -> [`handler`]
+//! [`device`] or session file ([`anon_file`]) -> [`uapi`] -> [`session`] -> [`mod@file`] -> [`handler`]
 //! (as [`memfd`]) -> [`kho`], with the layouts in [`handover`].
 
 mod anon_file;

@@ -3,7 +3,7 @@
 //! Which Rust object stands for which C object.
 //!
 //! A driver may ask for an FLB in any callback, whatever is locked then: so the lock of the map is
-//! held for a look only. Whoever changes what is registered has [`CHANGES`] as well, and may lock
+//! held for a look only. Whoever changes what is registered has [`static@CHANGES`] as well, and may lock
 //! other registries meanwhile.
 
 use super::flb::CFlb;
@@ -142,7 +142,7 @@ pub(super) fn unlink(fh: usize, address: usize) {
     }
 }
 
-/// The same, with [`CHANGES`] locked.
+/// The same, with [`static@CHANGES`] locked.
 fn unlink_one(handler: &Registration, fh: usize, address: usize) {
     let was_linked = MAP.lock().entry(address).is_some_and(|entry| {
         let before = entry.users.len();
@@ -177,7 +177,7 @@ fn add_flb(address: usize, object: CFlb) -> Result<Arc<Object<CFlb>>> {
 
 /// Takes the FLB at `address` out if no handler has it and it has no state: then C may free it.
 ///
-/// Called with [`CHANGES`] locked: nobody else links it or asks for it meanwhile.
+/// Called with [`static@CHANGES`] locked: nobody else links it or asks for it meanwhile.
 fn forget_if_unused(address: usize) {
     let unused = !is_linked(address) && flb(address).is_some_and(|flb| flb.is_idle());
     if unused {

@@ -2,7 +2,7 @@
 
 //! A good handover in which something is broken: what a fuzzer's bytes mean.
 //!
-//! Bytes are read as a list of [`Damage`]: so every input is a handover that is nearly right, and gets as far as its
+//! Bytes are read as a list of damage: so every input is a handover that is nearly right, and gets as far as its
 //! damage lets it. What each of them may do is bounded by nothing but the pages that there are.
 
 use crate::{

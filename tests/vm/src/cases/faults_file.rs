@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every step fails once of what is done with a file that is to be handed over: a memfd in both formats, be it in memory
-//! or swapped out, and a file whose handler has FLBs.
+//! Every step fails once of what is done with a file that is to be handed over: a memfd in both formats, and a file
+//! whose handler has FLBs.
 
 use super::common::data::{self, Extent};
 use super::common::ext::{NORMAL, PREPARED};
 use super::common::faults::{Points, Sweep};
 use super::common::luo::Session;
-use super::common::memfd::{self, Mapping};
+use super::common::memfd;
 use super::common::modules::Kind;
 use super::common::pages::PAGE;
 use super::common::refused;
@@ -23,8 +23,6 @@ use std::time::Instant;
 pub const TESTS: &[Test] = &[
     Test::new("memfd", CONFIG, &[all_of_memfd]),
     Test::new("memfd_v2", V2, &[all_of_memfd]),
-    Test::new("swapped", CONFIG.swap_mib(64), &[swapped]),
-    Test::new("swapped_v2", V2.swap_mib(64), &[swapped]),
     Test::new("with_flbs", CONFIG, &[with_flbs]),
 ];
 
@@ -153,31 +151,6 @@ fn close(ctx: &Ctx, scene: &Scene, file: &File) -> Result<Points> {
     }
     points.report(ctx, "close", start);
     Ok(points)
-}
-
-/// PRESERVE_FD brings back what is swapped out.
-fn swapped(ctx: &mut Ctx) -> Result<()> {
-    const SWAPPED: usize = 32;
-    let scene = Scene::new(ctx)?;
-    let session = scene.device.create_session("one")?;
-    let file = file()?;
-    let map = Mapping::new(&file, SIZE as usize)?;
-    // Some of it: what is not takes part, too.
-    let swap_out = || -> Result<()> {
-        map.advise_part(0, SWAPPED * PAGE, libc::MADV_PAGEOUT)?;
-        let used = ctx.meminfo_kib("SwapTotal")? - ctx.meminfo_kib("SwapFree")?;
-        ensure!(used > 0, "nothing went to swap");
-        Ok(())
-    };
-    Sweep::new("PRESERVE_FD of what is swapped out", || {
-        session.preserve(&file, 1)
-    })
-    .setup(swap_out)
-    .check(|()| is_held(&session, &file))
-    .undo(|()| Ok(session.unpreserve(1)?))
-    .run(ctx, &scene.faults, || apart(&scene, &session, &file))?;
-    drop((session, map, file));
-    scene.close(ctx)
 }
 
 fn with_flbs(ctx: &mut Ctx) -> Result<()> {

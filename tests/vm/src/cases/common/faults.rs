@@ -192,7 +192,6 @@ type Check<'a, T> = Box<dyn Fn(&T) -> Result<()> + 'a>;
 pub struct Sweep<'a, T> {
     what: &'a str,
     call: Box<dyn Fn() -> Result<T, Errno> + 'a>,
-    setup: Box<dyn Fn() -> Result<()> + 'a>,
     check: Check<'a, T>,
     undo: Box<dyn Fn(T) -> Result<()> + 'a>,
 }
@@ -203,16 +202,9 @@ impl<'a, T> Sweep<'a, T> {
         Self {
             what,
             call: Box::new(call),
-            setup: Box::new(|| Ok(())),
             check: Box::new(|_| Ok(())),
             undo: Box::new(|_| Ok(())),
         }
-    }
-
-    /// What is to be done before each call.
-    pub fn setup(self, setup: impl Fn() -> Result<()> + 'a) -> Self {
-        let setup = Box::new(setup);
-        Self { setup, ..self }
     }
 
     /// Whether the call did what it is for.
@@ -245,7 +237,6 @@ impl<'a, T> Sweep<'a, T> {
         };
         let start = Instant::now();
         for nth in 1.. {
-            (self.setup)()?;
             let (result, failed) = faults.inject(nth, &self.call)?;
             let at = || format!("{}, point {nth}, {failed:?}", self.what);
             if let Some(kind) = failed {
@@ -271,7 +262,6 @@ impl<'a, T> Sweep<'a, T> {
 
     /// The call without a fault, and back.
     fn plain(&self) -> Result<()> {
-        (self.setup)()?;
         let value = (self.call)().with_context(|| format!("{} without a fault", self.what))?;
         self.finish(value)
     }
