@@ -47,8 +47,9 @@ const EXTENTS: &[Extent] = &[
 const MEMFD: u64 = 1;
 const LATE: u64 = 2;
 const FLBS: u64 = 3;
-/// The most attempts: each fills a page of the file called [`LATE`].
-const ATTEMPTS: usize = 1000;
+/// Pages of the file called [`LATE`]. Each attempt fills one of them, and then none: what is found takes more steps
+/// with each page, where no two are neighbours in memory, so that the attempts would never come to their end.
+const PAGES: usize = 100;
 /// Why the last file of all does not freeze.
 const LAST: Errno = Errno::ECANCELED;
 
@@ -63,7 +64,8 @@ struct Work {
     text: File,
     /// Has the file that freezes last.
     _last: Session,
-    attempts: usize,
+    /// How many pages of each were filled.
+    filled: usize,
     points: Points,
 }
 
@@ -73,8 +75,8 @@ fn filled(recorder: &Recorder, name: &str) -> Result<(Session, File)> {
     for extent in EXTENTS {
         data::fill(&file, SEED, *extent)?;
     }
-    let late = memfd::create((ATTEMPTS * PAGE) as u64)?;
-    memfd::write_at(&late, 0, b"no attempt yet")?;
+    let late = memfd::create((PAGES * PAGE) as u64)?;
+    memfd::write_at(&late, 0, b"nothing filled yet")?;
     session.preserve(&file, MEMFD)?;
     session.preserve(&late, LATE)?;
     session.preserve(&recorder.open(Kind::A, 5)?, FLBS)?;
@@ -92,15 +94,15 @@ impl Work {
         last.preserve(&recorder.open(Kind::A, 6)?, FLBS)?;
         Ok(Self {
             late: [
-                Mapping::new(&text, ATTEMPTS * PAGE)?,
-                Mapping::new(&other, ATTEMPTS * PAGE)?,
+                Mapping::new(&text, PAGES * PAGE)?,
+                Mapping::new(&other, PAGES * PAGE)?,
             ],
             recorder,
             faults,
             sessions: [first, second],
             text,
             _last: last,
-            attempts: 0,
+            filled: 0,
             points: Points::default(),
         })
     }
@@ -116,18 +118,21 @@ impl Work {
         ))
     }
 
-    /// Fills a page of each late file: it is found in the kexec.
+    /// Fills a page of each late file, if there is one: it is found in the kexec.
     fn fill(&mut self) {
-        self.attempts += 1;
+        if self.filled + 1 == PAGES {
+            return;
+        }
+        self.filled += 1;
         for map in &self.late {
-            map.store(self.attempts * PAGE / 8, self.attempts as u64);
+            map.store(self.filled * PAGE / 8, self.filled as u64);
         }
     }
 
     /// reboot(KEXEC) with a fault at a point. Returns only if it failed: with why, and whether a fault was the reason.
     fn attempt(&mut self, ctx: &mut Ctx, nth: u32) -> Result<bool> {
         let before = self.state()?;
-        let text = format!("{} attempts, {}\n", self.attempts, self.points);
+        let text = format!("{} pages filled, {}\n", self.filled, self.points);
         memfd::write_at(&self.text, 0, text.as_bytes())?;
         let (errno, failed) = ctx.jump(|| self.faults.inject(nth, kexec::execute))?;
         let at = || format!("reboot(KEXEC), point {nth}, {failed:?}: {errno:?}");
@@ -203,8 +208,8 @@ fn arrive(ctx: &mut Ctx) -> Result<()> {
         ensure!(session.tokens()? == [MEMFD, LATE, FLBS], "{name}");
         data::check(&session.retrieve(MEMFD)?, SEED, SIZE, EXTENTS)?;
         let late = session.retrieve(LATE)?;
-        let map = Mapping::new(&late, ATTEMPTS * PAGE)?;
-        let arrived = (1..ATTEMPTS).take_while(|i| map.load(i * PAGE / 8) == *i as u64);
+        let map = Mapping::new(&late, PAGES * PAGE)?;
+        let arrived = (1..PAGES).take_while(|i| map.load(i * PAGE / 8) == *i as u64);
         let arrived = arrived.count();
         ensure!(arrived > 10, "{name}: only {arrived} pages");
         if name == "first" {
