@@ -23,8 +23,8 @@ use std::time::Duration;
 pub struct Options {
     /// Only tests whose name contains this.
     pub filter: Option<String>,
-    /// No tests whose name contains this.
-    pub skip: Option<String>,
+    /// No tests whose name contains one of these.
+    pub skip: Vec<String>,
     /// Only tests of several kernels.
     pub kexec: bool,
     /// Whether the kernel has the recorder built in.
@@ -106,7 +106,7 @@ fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
             _ => true,
         };
         can && named(&options.filter).unwrap_or(true)
-            && !named(&options.skip).unwrap_or(false)
+            && !options.skip.iter().any(|part| test.name.contains(part))
             && (!options.kexec || test.stages > 1)
             && (!test.config.recorder || options.recorder)
             && (!test.config.faults || options.faults)

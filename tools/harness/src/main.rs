@@ -76,9 +76,9 @@ struct CheckArgs {
     /// Also the tests that let each step fail: on a kernel with tools/kernel/faults.config, with a luo.ko made with FAULTS=1
     #[arg(long, env = "FAULTS", value_parser = clap::builder::BoolishValueParser::new())]
     faults: bool,
-    /// No tests whose name contains this
-    #[arg(long, env = "LUO_SKIP")]
-    skip: Option<String>,
+    /// No tests whose name contains one of these
+    #[arg(long, env = "LUO_SKIP", value_delimiter = ',')]
+    skip: Vec<String>,
     /// More words for the command line of every kernel
     #[arg(long, env = "LUO_CMDLINE", default_value = "")]
     cmdline: String,
