@@ -21,6 +21,7 @@ use crate::{
     flb::{self, AnyFlb},
     handover::luo::Compatible,
     module_ref::{ModuleRef, Owner},
+    static_list::release_if_empty,
 };
 use kernel::{
     fs::File,
@@ -189,10 +190,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut handlers = HANDLERS.lock();
         handlers.retain(|entry| !Arc::ptr_eq(entry, &self.0));
-        if handlers.is_empty() {
-            // What is static is not dropped when the module goes.
-            *handlers = KVec::new();
-        }
+        release_if_empty(&mut handlers);
         drop(handlers);
         // Files may keep the entry for longer, and nobody would find it any more to unlink an FLB
         // that goes.

@@ -26,6 +26,7 @@ mod memfd;
 mod module_ref;
 mod ordered_map;
 mod session;
+mod static_list;
 mod trace;
 mod uapi;
 

@@ -10,6 +10,7 @@ use super::flb::CFlb;
 use crate::{
     flb::{self, Object, Registration as FlbRegistration},
     handler::Registration,
+    static_list::release_if_empty,
 };
 use kernel::{
     prelude::*,
@@ -105,7 +106,10 @@ pub(super) fn remove_handler(fh: usize) {
     while let Some(address) = linked() {
         unlink_one(&registration, fh, address);
     }
-    MAP.lock().handlers.retain(|(known, _)| *known != fh);
+    let mut map = MAP.lock();
+    map.handlers.retain(|(known, _)| *known != fh);
+    release_if_empty(&mut map.handlers);
+    drop(map);
     // The last reference, which unregisters the handler.
     drop(registration);
 }
@@ -183,6 +187,7 @@ fn forget_if_unused(address: usize) {
     if unused {
         let mut map = MAP.lock();
         let gone = map.position(address).map(|i| map.flbs.remove(i));
+        release_if_empty(&mut map.flbs);
         drop(map);
         drop(gone);
     }

@@ -9,6 +9,7 @@ use crate::{
         Malformed, Page, Source,
     },
     kho::{self, Incoming, PreservedPage, RestoredPages, Stop},
+    static_list::release_if_empty,
 };
 use core::mem::{offset_of, size_of};
 use kernel::{
@@ -66,10 +67,7 @@ impl Table {
         let compatible = flb.compatible();
         let mut registered = REGISTERED.lock();
         registered.retain(|other| other.compatible() != compatible);
-        if registered.is_empty() {
-            // What is static is not dropped when the module goes.
-            *registered = KVec::new();
-        }
+        release_if_empty(&mut registered);
     }
 
     /// Says what the previous kernel handed over, or takes it back.

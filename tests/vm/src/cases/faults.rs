@@ -6,6 +6,7 @@
 use super::common::ext::{NORMAL, ORDERED, PREPARED};
 use super::common::faults::{self, Faults, Points, Sweep, INSMOD_LOG};
 use super::common::luo::{Device, DEVICE};
+use super::common::modules::Recorder;
 use super::common::owned::Owned;
 use super::common::scene::{references, Scene};
 use super::common::{memfd, open_fds, refused};
@@ -18,6 +19,7 @@ use std::fs::{File, OpenOptions};
 /// The cases.
 pub const TESTS: &[Test] = &[
     Test::new("insmod", BARE, &[insmod]),
+    Test::new("rmmod", BARE, &[rmmod]),
     Test::new("device", CONFIG, &[device]),
     Test::new("session", CONFIG, &[session]),
 ];
@@ -46,6 +48,20 @@ fn insmod(ctx: &mut Ctx) -> Result<()> {
     })?;
     ctx.rmmod()?;
     owned.expect_no_more(ctx, "after insmod and rmmod")
+}
+
+/// Nothing fails here: but this kernel tells whose an object is.
+fn rmmod(ctx: &mut Ctx) -> Result<()> {
+    let with_handlers = || {
+        ctx.insmod("")?;
+        Recorder::new(ctx)?.remove()?;
+        ctx.rmmod()
+    };
+    // What is made when it is first asked for, and stays.
+    with_handlers()?;
+    let owned = Owned::now()?;
+    with_handlers()?;
+    owned.expect_no_more(ctx, "after handlers and FLBs in C, and rmmod")
 }
 
 fn device(ctx: &mut Ctx) -> Result<()> {
