@@ -25,7 +25,7 @@ pub fn main() -> Result<()> {
 
 fn stage() -> Result<()> {
     let stage = test::stage()?;
-    report::send(&boot_event(stage)?);
+    report::boot(stage)?;
     match stage {
         1 => {
             test::run("initramfs_tools::inserted_before_systemd", inserted_first);
@@ -124,19 +124,4 @@ pub fn output(program: &str, args: &[&str]) -> Result<String> {
         String::from_utf8_lossy(&output.stdout),
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn boot_event(stage: usize) -> Result<Event> {
-    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
-    Ok(Event::Boot {
-        stage,
-        version: nix::sys::utsname::uname()?
-            .version()
-            .to_string_lossy()
-            .into_owned(),
-        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-            .trim()
-            .into(),
-        uptime_ms: (uptime.tv_sec() * 1000 + uptime.tv_nsec() / 1_000_000) as u64,
-    })
 }

@@ -32,6 +32,24 @@ pub fn send(event: &Event) {
     }
 }
 
+/// Reports that this kernel has booted.
+pub fn boot(stage: usize) -> anyhow::Result<()> {
+    let uptime = std::fs::read_to_string("/proc/uptime")?;
+    let seconds: f64 = uptime.split(' ').next().unwrap_or_default().parse()?;
+    send(&Event::Boot {
+        stage,
+        version: nix::sys::utsname::uname()?
+            .version()
+            .to_string_lossy()
+            .into_owned(),
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+            .trim()
+            .into(),
+        uptime_ms: (seconds * 1000.0) as u64,
+    });
+    Ok(())
+}
+
 fn open() -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).open(PORT)
 }

@@ -43,7 +43,7 @@ fn run() -> Result<()> {
     let plan = std::fs::read_to_string(PLAN_PATH).context(PLAN_PATH)?;
     let plan: Plan = serde_json::from_str(&plan).context(PLAN_PATH)?;
     let words = Words::of_this_kernel()?;
-    report::send(&boot_event(words.stage)?);
+    report::boot(words.stage)?;
 
     if plan.zram_mib > 0 {
         swap::zram(plan.zram_mib).context("swap on zram")?;
@@ -80,22 +80,6 @@ fn run() -> Result<()> {
     }
     report::send(&Event::Done);
     Ok(())
-}
-
-fn boot_event(stage: usize) -> Result<Event> {
-    let uptime = std::fs::read_to_string("/proc/uptime")?;
-    let seconds: f64 = uptime.split(' ').next().unwrap_or_default().parse()?;
-    Ok(Event::Boot {
-        stage,
-        version: nix::sys::utsname::uname()?
-            .version()
-            .to_string_lossy()
-            .into_owned(),
-        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-            .trim()
-            .into(),
-        uptime_ms: (seconds * 1000.0) as u64,
-    })
 }
 
 fn fail_all(names: &[String], why: &str) {
