@@ -133,15 +133,21 @@ pub(crate) fn write_incoming(pa: u64, offset: usize, bytes: &[u8]) {
     let inside = offset
         .checked_add(bytes.len())
         .is_some_and(|end| end <= PAGE_SIZE);
-    if !inside || preserved_order(pa).is_none() {
+    if !inside {
         return;
     }
-    // SAFETY: KHO says that a preservation starts at `pa`, so that there is a page, in the direct
-    // map, which nobody owns before it is restored; the bytes are within it.
-    unsafe {
-        let to = bindings::phys_to_virt(pa).cast::<u8>().add(offset);
-        core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-    }
+    // Nobody takes the page over, and gives it to a file, before the bytes are written.
+    alone(|| {
+        if preserved_order(pa).is_none() {
+            return;
+        }
+        // SAFETY: KHO says that a preservation starts at `pa`, so that there is a page, in the direct
+        // map, which nobody owns before it is restored; the bytes are within it.
+        unsafe {
+            let to = bindings::phys_to_virt(pa).cast::<u8>().add(offset);
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+    });
 }
 
 global_lock! {
