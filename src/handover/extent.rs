@@ -1,24 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Layout of "memfd-extents-v1": a memfd as a list of its extents.
+//! Layout of "memfd-extents-v2": a memfd as a list of its extents.
 //!
 //! This project's own. The description is the one of "memfd-v2", [`MemfdSer`]. The first [`IN_HEAD`]
 //! entries, which are often all, stand behind it in its page; the others in its array. An entry is an
-//! [`ExtentSer`]. An extent is a run of pages that follow one another in the file and in
-//! memory. Extents are in the order of memory, and those that adjoin there make a *range*, which is
-//! preserved as a whole. So KHO has few keys in whatever order a guest touched its memory: they are
-//! what the boot of the next kernel takes time for.
+//! [`ExtentSer`], of one of three kinds:
+//!
+//! * An *extent* is a run of pages that follow one another in the file and in memory. Extents are in
+//!   the order of memory, and those that adjoin there make a *range*, which is preserved as a whole.
+//!   So KHO has few keys in whatever order a guest touched its memory: they are what the boot of the
+//!   next kernel takes time for.
+//! * A [*table*](super::table) lists the frames of pages that follow one another in the file, where
+//!   there would be many extents: the next kernel puts it into the file as it is.
+//! * *Placed pages* are a run in memory, too, and part of a range, but their places in the file are in
+//!   tables. The pages of tables that are in no range are preserved one by one.
 
 use super::{
     luo::Compatible,
     memfd::{MemfdSer, MAX_ORDER},
+    table::TABLE_FRAMES,
     Malformed, PAGE_SIZE,
 };
 use core::mem::size_of;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Compatible string of this layout.
-pub(crate) const COMPATIBLE_EXTENTS: Compatible = Compatible::from_str("memfd-extents-v1");
+pub(crate) const COMPATIBLE_EXTENTS: Compatible = Compatible::from_str("memfd-extents-v2");
 
 /// An extent of a memfd.
 #[repr(C)]
@@ -43,6 +50,10 @@ const PFN_BITS: u32 = 52;
 const FLAGS_ORDER: u64 = 0xf;
 /// A range starts with this extent.
 const FLAG_RANGE: u64 = 1 << 4;
+/// The entry is of placed pages: it has no index.
+const FLAG_PLACED: u64 = 1 << 5;
+/// The entry is a table, of which the frame is.
+const FLAG_TABLE: u64 = 1 << 6;
 
 /// An extent of a memfd that may be put into the file.
 ///
@@ -118,6 +129,35 @@ impl ExtentSer {
         Self { pfn_flags, ..self }
     }
 
+    /// Placed pages, with which no range starts. `None` for too many.
+    pub(crate) fn placed(pfn: u64, nr_pages: u64) -> Option<Self> {
+        Some(Self {
+            pfn_flags: pfn | FLAG_PLACED << PFN_BITS,
+            index: 0,
+            nr_pages: u32::try_from(nr_pages).ok()?,
+        })
+    }
+
+    /// The table in the page with frame `pfn`, for pages from `index` of the file on. `None` for an
+    /// index that is too large.
+    pub(crate) fn table(pfn: u64, index: u64) -> Option<Self> {
+        Some(Self {
+            pfn_flags: pfn | FLAG_TABLE << PFN_BITS,
+            index: u32::try_from(index).ok()?,
+            nr_pages: TABLE_FRAMES as u32,
+        })
+    }
+
+    /// The same pages as placed ones, with a position in tables instead of an index: for who is going
+    /// to write these, and then [`Self::placed`].
+    pub(crate) fn placed_at(self, position: u32) -> Self {
+        Self {
+            pfn_flags: self.pfn_flags | FLAG_PLACED << PFN_BITS,
+            index: position,
+            ..self
+        }
+    }
+
     /// The first page frame number.
     pub(crate) fn pfn(&self) -> u64 {
         self.pfn_flags & ((1 << PFN_BITS) - 1)
@@ -132,6 +172,11 @@ impl ExtentSer {
             self.nr_pages = extent.nr_pages as u32;
         }
         merged
+    }
+
+    /// Whether these are placed pages.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.flags() & FLAG_PLACED != 0
     }
 
     /// Whether a range starts with this extent.
@@ -153,6 +198,37 @@ impl ExtentSer {
             order: (self.flags() & FLAGS_ORDER) as u32,
         }
     }
+
+    /// What the entry is, unchecked: for who wrote it or has checked it.
+    pub(crate) fn entry(&self) -> Entry {
+        let extent = self.extent();
+        if self.flags() & FLAG_TABLE != 0 {
+            Entry::Table(extent)
+        } else {
+            Entry::Pages {
+                extent,
+                is_placed: self.is_placed(),
+                starts_range: self.starts_range(),
+            }
+        }
+    }
+}
+
+/// An entry that was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Pages that follow one another in memory.
+    Pages {
+        /// The pages.
+        extent: Extent,
+        /// Whether tables tell where they are in the file; if not, they follow one another there.
+        is_placed: bool,
+        /// Whether a range starts with them.
+        starts_range: bool,
+    },
+    /// A table in the page with this frame, for [`TABLE_FRAMES`] pages from this index on, which is a
+    /// multiple of that.
+    Table(Extent),
 }
 
 /// Checks the extents of one memfd, in the order of the array.
@@ -175,9 +251,9 @@ impl ExtentCheck {
         }
     }
 
-    /// Checks the next entry. Returns it, and whether a range starts with it.
-    pub(crate) fn next(&mut self, entry: &ExtentSer) -> Result<(Extent, bool), Malformed> {
-        if entry.flags() & !(FLAGS_ORDER | FLAG_RANGE) != 0 {
+    /// Checks the next entry.
+    pub(crate) fn next(&mut self, entry: &ExtentSer) -> Result<Entry, Malformed> {
+        if entry.flags() & !(FLAGS_ORDER | FLAG_RANGE | FLAG_PLACED | FLAG_TABLE) != 0 {
             return Err(Malformed::Field("extent flags"));
         }
         let extent = entry.extent();
@@ -187,6 +263,36 @@ impl ExtentCheck {
         if extent.order > MAX_ORDER {
             return Err(Malformed::Field("extent order"));
         }
+        match entry.entry() {
+            Entry::Pages {
+                is_placed,
+                starts_range,
+                ..
+            } => {
+                if is_placed {
+                    check_placed(&extent)?;
+                } else {
+                    self.check_index(&extent)?;
+                }
+                let adjoins = self.before.is_some_and(|before| before.adjoins(&extent));
+                if !starts_range && !adjoins {
+                    return Err(Malformed::Field("extent range"));
+                }
+                self.before = Some(extent);
+            }
+            Entry::Table(_) => {
+                if entry.flags() != FLAG_TABLE {
+                    return Err(Malformed::Field("flags of a table"));
+                }
+                self.check_table(&extent)?;
+                self.before = None;
+            }
+        }
+        // INVARIANT: Checked above.
+        Ok(entry.entry())
+    }
+
+    fn check_index(&self, extent: &Extent) -> Result<(), Malformed> {
         let inside = if extent.order == 0 {
             extent.nr_pages != 0 && extent.end_index() <= self.nr_pages
         } else {
@@ -197,14 +303,24 @@ impl ExtentCheck {
         if !inside {
             return Err(Malformed::Field("extent index"));
         }
-        let adjoins = self.before.is_some_and(|before| before.adjoins(&extent));
-        if !entry.starts_range() && !adjoins {
-            return Err(Malformed::Field("extent range"));
-        }
-        // INVARIANT: Checked above.
-        self.before = Some(extent);
-        Ok((extent, entry.starts_range()))
+        Ok(())
     }
+
+    fn check_table(&self, table: &Extent) -> Result<(), Malformed> {
+        let nr_pages = TABLE_FRAMES as u64;
+        let inside = table.end_index() <= self.nr_pages;
+        if table.nr_pages != nr_pages || table.index % nr_pages != 0 || !inside {
+            return Err(Malformed::Field("index of a table"));
+        }
+        Ok(())
+    }
+}
+
+fn check_placed(extent: &Extent) -> Result<(), Malformed> {
+    if extent.index != 0 || extent.nr_pages == 0 || extent.order != 0 {
+        return Err(Malformed::Field("placed pages"));
+    }
+    Ok(())
 }
 
 /// Follows the KHO keys that the extents of a memfd are preserved by.

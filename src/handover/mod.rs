@@ -13,6 +13,7 @@ pub(crate) mod block;
 pub(crate) mod extent;
 pub(crate) mod luo;
 pub(crate) mod memfd;
+pub(crate) mod table;
 pub(crate) mod vmalloc;
 
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};

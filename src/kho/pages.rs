@@ -218,6 +218,35 @@ impl RestoredPages {
     }
 }
 
+impl RestoredPages {
+    /// The pages' contents, to be changed.
+    pub(crate) fn as_mut_pages(&mut self) -> &mut [Page] {
+        // SAFETY: As for `as_pages`; and this owns the pages exclusively.
+        unsafe {
+            let data = bindings::phys_to_virt(phys(self.first.as_ptr()));
+            core::slice::from_raw_parts_mut(data.cast(), 1 << self.order)
+        }
+    }
+
+    /// Gives up the pages. Returns the frame of the first one.
+    pub(crate) fn into_pfn(self) -> u64 {
+        let pfn = phys(self.first.as_ptr()) >> kernel::page::PAGE_SHIFT;
+        core::mem::forget(self);
+        pfn
+    }
+}
+
+/// Takes over pages that the previous kernel preserved one by one, at frames of any value. Returns how
+/// many, from the first one on; the next one, if there is one, is no such page, or was taken over before.
+///
+/// The caller owns a reference to each of these then.
+///
+/// Context: may sleep.
+pub(crate) fn claim_frames(frames: &[u64]) -> usize {
+    // SAFETY: The function takes any frames, as many as are said.
+    alone(|| unsafe { bindings::kho_restore_frames(frames.as_ptr(), frames.len() as u32) as usize })
+}
+
 impl Drop for RestoredPages {
     fn drop(&mut self) {
         for i in 0..1 << self.order {

@@ -4,14 +4,16 @@
 
 use super::{
     folio::{Pinned, PinnedBatch},
+    frames::{preserve, unpin, unpreserve, Frames, MIN_BLOCKS},
     scan::{Encoding, Properties},
     shmem, sort,
+    table::Tables,
 };
 use crate::{
-    fault,
     handover::{
-        extent::{Extent, ExtentSer, IN_HEAD},
+        extent::{Entry, Extent, ExtentSer, IN_HEAD},
         memfd::MemfdSer,
+        table::{Frame, TABLE_FRAMES},
     },
     kho::{PreservedArray, PreservedPage},
 };
@@ -19,11 +21,11 @@ use core::{
     mem::{replace, size_of},
     ops::Range,
 };
-use kernel::{bindings, error::to_result, prelude::*};
+use kernel::prelude::*;
 
 /// The entries as the next kernel finds them: behind the description in its page, and the rest in an
 /// array.
-struct Entries {
+pub(super) struct Entries {
     head: PreservedPage,
     in_head: usize,
     rest: PreservedArray<ExtentSer>,
@@ -50,7 +52,7 @@ impl Entries {
     }
 
     /// Appends an entry. On failure nothing has changed.
-    fn push(&mut self, entry: &ExtentSer) -> Result {
+    pub(super) fn push(&mut self, entry: &ExtentSer) -> Result {
         if self.in_head == IN_HEAD {
             return self.rest.push(entry);
         }
@@ -103,32 +105,20 @@ impl Drop for PinnedExtents {
     }
 }
 
-/// Unpins the folios of an extent.
-///
-/// # Safety
-///
-/// The caller owns a pin of each folio in the extent, and gives it up.
-unsafe fn unpin(extent: &Extent) {
-    let mut pfn = extent.pfn;
-    while pfn < extent.end_pfn() {
-        // SAFETY: By the contract of this function the folio is pinned, so that it is still there.
-        unsafe {
-            let page = bindings::pfn_to_page(pfn as usize);
-            bindings::unpin_folio(bindings::page_folio(page));
-        }
-        pfn += 1 << extent.order;
-    }
-}
-
-/// The folios of a memfd as "memfd-extents-v1" has them: few entries, and few KHO keys.
+/// The folios of a memfd as "memfd-extents-v2" has them: few entries, and few KHO keys.
 ///
 /// # Invariants
 ///
-/// For each of `entries` this owns the pins of its folios, and the preservation of each range.
-/// Each [`Encoding::commit`] adds whole ranges.
+/// For each extent of `entries` this owns the pins of its folios, and the preservation of each range
+/// in them. Each [`Encoding::commit`] adds whole ranges.
 pub(super) struct PreservedExtents {
     entries: Entries,
     added: PinnedExtents,
+    /// Where tables are better than extents.
+    tables: Tables,
+    /// Of those that were added, from where on they are in the last block of the file that can become
+    /// a table, and its number.
+    block: (usize, u64),
     nr_pages: u64,
 }
 
@@ -138,25 +128,44 @@ impl PreservedExtents {
         Ok(Self {
             entries: Entries::new()?,
             added: PinnedExtents(KVVec::new()),
+            tables: Tables::new(),
+            block: (0, 0),
             nr_pages: 0,
         })
+    }
+
+    /// Plans a table for the last block if that is better.
+    fn end_block(&mut self) -> Result {
+        let (start, block) = self.block;
+        let extents = self.added.0.get_mut(start..).unwrap_or(&mut []);
+        self.tables.plan(extents, block)
     }
 
     /// Writes entries for what was added, in the order of memory. Returns their number of pages.
     fn list_added(&mut self) -> Result<u64> {
         sort::by_key(&mut self.added.0, ExtentSer::pfn)?;
         let mut nr_pages = 0;
-        let mut before: Option<Extent> = None;
-        for (i, entry) in self.added.0.iter().enumerate() {
-            if i % PinnedBatch::MAX == 0 {
-                shmem::yield_cpu()?;
-            }
-            let extent = entry.extent();
-            let adjoins = before.is_some_and(|before| before.adjoins(&extent));
-            self.entries.push(&entry.starting_range(!adjoins))?;
-            nr_pages += extent.nr_pages;
-            before = Some(extent);
+        let adjoin = |entry: &ExtentSer, next: &ExtentSer| entry.extent().adjoins(&next.extent());
+        for range in self.added.0.chunk_by(adjoin) {
+            nr_pages += list_range(range, &mut self.entries, &mut self.tables)?;
         }
+        self.tables.list_added(&mut self.entries)?;
+        Ok(nr_pages)
+    }
+
+    /// Lists and preserves all that was added. On failure nothing of it is preserved. Returns the
+    /// number of pages.
+    fn preserve_added(&mut self) -> Result<u64> {
+        let start = self.entries.len();
+        self.end_block()?;
+        self.tables.make()?;
+        let nr_pages = self.list_added()?;
+        self.preserve_from(start)?;
+        self.tables.preserve_added().inspect_err(|_| {
+            for range in ranges(&self.entries, start) {
+                unpreserve(&range);
+            }
+        })?;
         Ok(nr_pages)
     }
 
@@ -180,7 +189,13 @@ impl PreservedExtents {
 
 impl Encoding for PreservedExtents {
     fn add(&mut self, folio: Pinned, extent: Extent) -> Result {
-        let merged = match self.added.0.last_mut() {
+        let block = extent.index / TABLE_FRAMES as u64;
+        if block != self.block.1 {
+            self.end_block()?;
+            self.block = (self.added.0.len(), block);
+        }
+        let in_block = self.added.0.get_mut(self.block.0..);
+        let merged = match in_block.and_then(|extents| extents.last_mut()) {
             Some(last) => last.merge(&extent),
             None => false,
         };
@@ -195,12 +210,12 @@ impl Encoding for PreservedExtents {
 
     fn commit(&mut self) -> Result {
         let start = self.entries.len();
-        let listed = self.list_added();
-        let preserved = listed.and_then(|nr_pages| self.preserve_from(start).map(|()| nr_pages));
-        match preserved {
+        match self.preserve_added() {
             Ok(nr_pages) => {
                 // INVARIANT: The entries have taken over the pins, and their ranges are preserved.
                 replace(&mut self.added, PinnedExtents(KVVec::new())).forget();
+                self.tables.commit();
+                self.block = (0, 0);
                 self.nr_pages += nr_pages;
                 Ok(())
             }
@@ -213,6 +228,8 @@ impl Encoding for PreservedExtents {
 
     fn rollback(&mut self) {
         self.added = PinnedExtents(KVVec::new());
+        self.tables.rollback();
+        self.block = (0, 0);
     }
 
     fn nr_pages(&self) -> u64 {
@@ -234,16 +251,77 @@ impl Drop for PreservedExtents {
             unpreserve(&range);
         }
         for entry in self.entries.iter_from(0) {
-            // SAFETY: By the type invariant this owns the pins.
-            unsafe { unpin(&entry.extent()) };
+            if let Entry::Pages {
+                extent,
+                is_placed: false,
+                ..
+            } = entry.entry()
+            {
+                // SAFETY: By the type invariant this owns the pins.
+                unsafe { unpin(&extent) };
+            }
         }
     }
+}
+
+/// Writes entries for extents and placed pages that adjoin in memory, and the latter into their tables.
+/// Returns the number of pages.
+///
+/// Where there are only placed pages, and not many, they are preserved by themselves, without an entry.
+fn list_range(range: &[ExtentSer], entries: &mut Entries, tables: &mut Tables) -> Result<u64> {
+    let nr_pages = range.iter().map(|entry| entry.extent().nr_pages).sum();
+    let are_singles = nr_pages < MIN_BLOCKS && range.iter().all(ExtentSer::is_placed);
+    // What is to be written, and whether it is placed pages.
+    let mut last: Option<(Extent, bool)> = None;
+    let mut starts_range = true;
+    for (i, entry) in range.iter().enumerate() {
+        if i % PinnedBatch::MAX == 0 {
+            shmem::yield_cpu()?;
+        }
+        let mut extent = entry.extent();
+        if entry.is_placed() {
+            if are_singles {
+                tables.place(&extent, Frame::Single)?;
+                continue;
+            }
+            tables.place(&extent, Frame::Placed)?;
+            // So that they merge with those before.
+            extent.index = last.map_or(0, |(before, _)| before.end_index());
+        }
+        match &mut last {
+            Some((before, is_placed)) if *is_placed == entry.is_placed() => {
+                if before.merge(&extent) {
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        if let Some((before, is_placed)) = last.replace((extent, entry.is_placed())) {
+            entries.push(&listed(&before, is_placed)?.starting_range(starts_range))?;
+            starts_range = false;
+        }
+    }
+    if let Some((extent, is_placed)) = last {
+        entries.push(&listed(&extent, is_placed)?.starting_range(starts_range))?;
+    }
+    Ok(nr_pages)
+}
+
+/// The entry for an extent, or for placed pages.
+fn listed(extent: &Extent, is_placed: bool) -> Result<ExtentSer> {
+    let entry = if is_placed {
+        ExtentSer::placed(extent.pfn, extent.nr_pages)
+    } else {
+        ExtentSer::new(extent)
+    };
+    entry.ok_or(EFBIG)
 }
 
 /// The ranges of page frames that the entries from number `start` on make, the first of which starts
 /// one.
 fn ranges(entries: &Entries, start: usize) -> impl Iterator<Item = Frames> + '_ {
-    let mut entries = entries.iter_from(start).peekable();
+    let is_of_range = |entry: &&ExtentSer| !matches!(entry.entry(), Entry::Table(_));
+    let mut entries = entries.iter_from(start).filter(is_of_range).peekable();
     core::iter::from_fn(move || {
         let first = entries.next()?.extent();
         let mut range = Frames {
@@ -256,72 +334,4 @@ fn ranges(entries: &Entries, start: usize) -> impl Iterator<Item = Frames> + '_ 
         }
         Some(range)
     })
-}
-
-/// The fewest pages that are preserved as blocks, not each by itself.
-///
-/// KHO walks its keys by size, the largest blocks first, and for each the boot of the next kernel
-/// inserts a region into an array. Where there is not much more than single pages, blocks save few
-/// keys, and keys of several sizes are inserted in the middle of the array again and again: 44
-/// seconds for 1 GiB, where single pages, all of which come in order, take half of one.
-const MIN_BLOCKS: u64 = 32;
-
-/// A range of page frames.
-struct Frames {
-    start: u64,
-    /// The frame behind the last one.
-    end: u64,
-    /// Whether it is one large folio, which must be one key.
-    is_folio: bool,
-}
-
-impl Frames {
-    /// The pieces that are preserved by one call each.
-    fn pieces(&self) -> impl Iterator<Item = Range<u64>> {
-        let (start, end) = (self.start, self.end);
-        let size = if self.is_folio || end - start >= MIN_BLOCKS {
-            end - start
-        } else {
-            1
-        };
-        (start..end)
-            .step_by(size as usize)
-            .map(move |at| at..at + size)
-    }
-}
-
-/// Preserves a range. On failure nothing of it is.
-fn preserve(range: &Frames) -> Result {
-    for piece in range.pieces() {
-        let preserved = fault::point().and_then(|()| {
-            // SAFETY: The function only notes the frames, which are those of pinned folios.
-            to_result(unsafe {
-                let page = bindings::pfn_to_page(piece.start as usize);
-                bindings::kho_preserve_pages(page, (piece.end - piece.start) as usize)
-            })
-        });
-        if let Err(err) = preserved {
-            for done in range.pieces().take_while(|done| done.start < piece.start) {
-                unpreserve_piece(&done);
-            }
-            return Err(err);
-        }
-    }
-    Ok(())
-}
-
-/// Undoes [`preserve`].
-fn unpreserve(range: &Frames) {
-    for piece in range.pieces() {
-        unpreserve_piece(&piece);
-    }
-}
-
-/// Undoes [`preserve`] for a piece of its range.
-fn unpreserve_piece(piece: &Range<u64>) {
-    // SAFETY: The function only notes the frames; the callers preserved exactly this piece.
-    unsafe {
-        let page = bindings::pfn_to_page(piece.start as usize);
-        bindings::kho_unpreserve_pages(page, (piece.end - piece.start) as usize);
-    }
 }

@@ -9,14 +9,18 @@
 //! RETRIEVE_FD puts what was preserved into a new file, a run of pages at a time. The pages come into
 //! its page cache when they are touched; FINISH brings in the rest.
 
+mod description;
 mod extent;
 mod folio;
+mod frames;
 mod new_memfd;
 mod radix;
 mod restore;
+mod restored_table;
 mod scan;
 mod shmem;
 mod sort;
+mod table;
 
 use crate::{
     handler::{FileHandler, Outcome, PreservedFile, Registration},

@@ -2,10 +2,10 @@
 
 //! A memfd that is being filled with pages of the previous kernel.
 
-use super::{restore::Refusal, shmem::inode, sort};
+use super::{description::Refusal, restored_table::RestoredTable, shmem::inode, sort};
 use crate::{
     fault,
-    handover::{extent::Extent, memfd::MemfdSer, Malformed, PAGE_SIZE},
+    handover::{extent::Extent, memfd::MemfdSer, table::TABLE_FRAMES, Malformed, PAGE_SIZE},
     kho::{self, preserved_order},
 };
 use core::ptr::NonNull;
@@ -108,6 +108,11 @@ impl RestoredExtent {
         }
     }
 
+    /// Which pages they are.
+    pub(super) fn extent(&self) -> &Extent {
+        &self.0
+    }
+
     /// Adds `next` to this, if it follows in memory and in the file; gives it back if not.
     pub(super) fn merge(&mut self, next: Self) -> Result<(), Self> {
         // INVARIANT: The pages of `next` are now of this.
@@ -132,11 +137,27 @@ impl RestoredExtent {
     }
 }
 
-/// Extents on their way into a file, many at a time.
+/// What goes into a file.
+pub(super) enum Restored {
+    Extent(RestoredExtent),
+    Table(RestoredTable),
+}
+
+impl Restored {
+    /// Frees it.
+    pub(super) fn free(self) {
+        match self {
+            Restored::Extent(extent) => extent.free(),
+            Restored::Table(table) => table.free(),
+        }
+    }
+}
+
+/// Extents and tables on their way into a file, many at a time.
 ///
 /// # Invariants
 ///
-/// As for [`RestoredExtent`], for each of them.
+/// As for [`RestoredExtent`] and [`RestoredTable`], for each of them.
 pub(super) struct Runs(KVVec<bindings::shmem_preserved_run>);
 
 impl Runs {
@@ -167,8 +188,22 @@ impl Runs {
             index: extent.index as usize,
             pfn: extent.pfn as usize,
             nr: extent.nr_pages as usize,
+            is_table: false,
         };
         // INVARIANT: By that of `restored`.
+        Ok(self.0.push(run, GFP_KERNEL)?)
+    }
+
+    /// Takes a table over.
+    pub(super) fn push_table(&mut self, table: RestoredTable) -> Result {
+        self.0.reserve(1, GFP_KERNEL)?;
+        let run = bindings::shmem_preserved_run {
+            index: table.index() as usize,
+            nr: TABLE_FRAMES,
+            pfn: table.into_pfn() as usize,
+            is_table: true,
+        };
+        // INVARIANT: By that of `table`. There is room: this cannot fail.
         Ok(self.0.push(run, GFP_KERNEL)?)
     }
 }

@@ -86,8 +86,10 @@ impl Default for Victim {
         let addresses = memory.preserved();
         let frames = addresses.iter().map(|pa| pa >> 12);
         let values = EDGES.iter().chain(&addresses).copied();
+        // Flags of a folio; of an extent that starts a range; of a placed range; of a table; of a frame in one.
+        let flags = [3, 1 << 4, 1 << 4 | 1 << 5, 1 << 6, 1];
         let values = values
-            .chain(frames.flat_map(|pfn| [pfn | 3 << 52, pfn | 16 << 52]))
+            .chain(frames.flat_map(|pfn| flags.map(|flags| pfn | flags << 52)))
             .collect();
         let preserved = addresses
             .iter()

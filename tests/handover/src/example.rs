@@ -2,7 +2,7 @@
 
 //! What there is to be damaged.
 
-use crate::write::{Contents, File, Memfd, Range, Session};
+use crate::write::{Contents, File, Memfd, Range, Session, Slot, Table};
 
 /// Values that a field of 64 bits is most likely to be mishandled at.
 pub const EDGES: &[u64] = &[
@@ -35,8 +35,8 @@ pub const EDGES: &[u64] = &[
 /// The FLBs of the example: compatible string, data, number of files.
 pub const FLBS: &[(&str, u64, u64)] = &[("test-x", 0x1000, 2), ("test-y", 7, 1)];
 
-/// Four memfds over three sessions, in both encodings and with and without an array, and a fourth session with many
-/// files.
+/// Six memfds over four sessions, in both encodings, with and without an array and tables, and a fifth session with
+/// many files.
 pub fn example() -> Vec<Session> {
     let memfd = |contents| Memfd {
         pos: 77,
@@ -68,6 +68,7 @@ pub fn example() -> Vec<Session> {
             Ok(memfd(Contents::Ranges(few.to_vec()))),
             Ok(memfd(Contents::Ranges(vec![range(0, &scattered)]))),
         ],
+        vec![Ok(memfd(tables()))],
         (0..65).map(Err).collect(),
     ];
     let files = |kinds: &[Result<Memfd, u64>]| {
@@ -79,7 +80,7 @@ pub fn example() -> Vec<Session> {
             })
             .collect()
     };
-    ["one", "two", "three", "four"]
+    ["one", "two", "three", "four", "five"]
         .into_iter()
         .zip(&kinds)
         .map(|(name, kinds)| Session {
@@ -87,4 +88,37 @@ pub fn example() -> Vec<Session> {
             files: files(kinds),
         })
         .collect()
+}
+
+/// Two tables with pages of both kinds, among extents: the pages of two placed ranges are in both tables, and not in
+/// the order of memory.
+pub fn tables() -> Contents {
+    let placed = [500, 260];
+    let mut pages = placed
+        .iter()
+        .enumerate()
+        .flat_map(|(range, &nr_pages)| (0..nr_pages).map(move |page| Slot::Placed(range, page)))
+        .rev();
+    let mut slot = |i: u64| match i % 4 {
+        0 => Slot::Single,
+        _ => pages.next().unwrap_or(Slot::Single),
+    };
+    let mut table = |index| Table {
+        index,
+        slots: (0..512).map(&mut slot).collect(),
+    };
+    let tables = vec![table(512), table(3072)];
+    let range = |order, extents: &[(u64, u64)]| Range {
+        order,
+        extents: extents.to_vec(),
+    };
+    Contents::Tables {
+        ranges: vec![
+            range(0, &[(0, 3), (511, 1)]),
+            range(3, &[(2048, 8)]),
+            range(0, &[(1024, 40)]),
+        ],
+        placed: placed.to_vec(),
+        tables,
+    }
 }

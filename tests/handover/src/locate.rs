@@ -105,6 +105,20 @@ pub mod memfd {
     pub const ENTRIES: usize = 6;
 }
 
+/// Flags of an entry of a memfd of extents, and of a frame of a table, above the 52 bits of the frame.
+pub mod flags {
+    /// The bits of the frame.
+    pub const FRAME: u64 = (1 << 52) - 1;
+    /// The entry starts a range.
+    pub const RANGE: u64 = 1 << 56;
+    /// The entry is a placed range.
+    pub const PLACED: u64 = 1 << 57;
+    /// The entry is a table.
+    pub const TABLE: u64 = 1 << 58;
+    /// The frame of a table is in a placed range.
+    pub const FRAME_PLACED: u64 = 1 << 52;
+}
+
 /// How many sessions a block holds.
 const SESSIONS_IN_BLOCK: usize = 51;
 

@@ -6,6 +6,8 @@
 //! likewise; a panic means that a promise was broken, never that the input was bad.
 
 mod memfd;
+mod range;
+mod table;
 
 #[cfg(test)]
 pub(crate) use memfd::check_folio;

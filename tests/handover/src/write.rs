@@ -2,12 +2,14 @@
 
 //! Fills a memory as the previous kernel does.
 
+mod memfd;
+
 use crate::{
     handover::{
         block::{capacity, header_mut, set_entry, Entry},
-        extent::{Extent, ExtentSer, COMPATIBLE_EXTENTS, IN_HEAD},
+        extent::COMPATIBLE_EXTENTS,
         luo::{self, Compatible, FileSer, FlbHeaderSer, FlbSer, LuoSer, SessionSer},
-        memfd::{FolioSer, MemfdSer, COMPATIBLE_V2},
+        memfd::COMPATIBLE_V2,
         vmalloc::{VmallocSer, CHUNK_CAPACITY},
         PAGE_SIZE,
     },
@@ -39,8 +41,17 @@ pub enum Contents {
         /// Order of the pages of the array of folios.
         array_order: u16,
     },
-    /// "memfd-extents-v1".
+    /// "memfd-extents-v2" without tables.
     Ranges(Vec<Range>),
+    /// "memfd-extents-v2" with tables.
+    Tables {
+        /// What tables are not needed for.
+        ranges: Vec<Range>,
+        /// Number of pages of each placed range.
+        placed: Vec<u64>,
+        /// The tables, at least one.
+        tables: Vec<Table>,
+    },
 }
 
 impl Contents {
@@ -48,7 +59,7 @@ impl Contents {
     fn compatible(&self) -> Compatible {
         match self {
             Self::Folios { .. } => COMPATIBLE_V2,
-            Self::Ranges(_) => COMPATIBLE_EXTENTS,
+            Self::Ranges(_) | Self::Tables { .. } => COMPATIBLE_EXTENTS,
         }
     }
 }
@@ -60,6 +71,24 @@ pub struct Range {
     pub order: u32,
     /// Index and number of pages of each extent.
     pub extents: Vec<(u64, u64)>,
+}
+
+/// Pages that follow one another in the file only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Where in the file the first of them is, in pages.
+    pub index: u64,
+    /// How each of the 512 is preserved.
+    pub slots: Vec<Slot>,
+}
+
+/// How a page of a table is preserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// By itself.
+    Single,
+    /// In the placed range number so many, and there as the page number so many.
+    Placed(usize, u64),
 }
 
 /// A file to hand over.
@@ -147,7 +176,7 @@ fn new<'a>(
     memory
         .preserved()
         .into_iter()
-        .filter(|pa| !before.contains(pa))
+        .filter(|pa| before.binary_search(pa).is_err())
         .enumerate()
         .map(move |(i, pa)| (pa, part(i)))
 }
@@ -155,7 +184,7 @@ fn new<'a>(
 /// Writes what `file` needs and returns its entry.
 fn file_entry(memory: &mut Memory, file: &File) -> FileSer {
     let (compatible, data) = match &file.kind {
-        Ok(it) => (it.contents.compatible(), memfd(memory, it)),
+        Ok(it) => (it.contents.compatible(), memfd::write(memory, it)),
         Err(data) => (UNKNOWN, *data),
     };
     FileSer {
@@ -163,81 +192,6 @@ fn file_entry(memory: &mut Memory, file: &File) -> FileSer {
         data,
         token: file.token,
     }
-}
-
-/// Writes a memfd and returns its address.
-fn memfd(memory: &mut Memory, memfd: &Memfd) -> u64 {
-    match &memfd.contents {
-        Contents::Folios {
-            folios,
-            array_order,
-        } => {
-            let entry = |&(index, order): &(u64, u32)| {
-                let pa = memory.allocate(order);
-                FolioSer::new(pa / PAGE_SIZE as u64, index)
-            };
-            let entries: Vec<_> = folios.iter().map(entry).collect();
-            description(memory, memfd, &entries, 0, *array_order)
-        }
-        Contents::Ranges(ranges) => {
-            let mut entries = Vec::new();
-            for range in ranges {
-                entries.extend(range_entries(memory, range));
-            }
-            description(memory, memfd, &entries, IN_HEAD, 0)
-        }
-    }
-}
-
-/// The fewest pages that the module preserves as blocks, not each by itself.
-const MIN_BLOCKS: u64 = 32;
-
-/// Preserves the pages of a range and returns the entries of its extents.
-fn range_entries(memory: &mut Memory, range: &Range) -> Vec<ExtentSer> {
-    let nr_pages = range.extents.iter().map(|(_, nr_pages)| nr_pages).sum();
-    let first = match range.order {
-        0 if nr_pages < MIN_BLOCKS => memory.allocate_single_pages(nr_pages),
-        _ => memory.allocate_pages(nr_pages),
-    } / PAGE_SIZE as u64;
-    let mut pfn = first;
-    let entry = |&(index, nr_pages): &(u64, u64)| {
-        let extent = Extent {
-            pfn,
-            index,
-            nr_pages,
-            order: range.order,
-        };
-        pfn += nr_pages;
-        let entry = ExtentSer::new(&extent).expect("of a size that can be written");
-        entry.starting_range(extent.pfn == first)
-    };
-    range.extents.iter().map(entry).collect()
-}
-
-/// Writes the description of a memfd with these entries, up to `in_head` of them beside it.
-fn description<T: IntoBytes + Immutable>(
-    memory: &mut Memory,
-    memfd: &Memfd,
-    entries: &[T],
-    in_head: usize,
-    array_order: u16,
-) -> u64 {
-    let (beside, rest) = entries.split_at(in_head.min(entries.len()));
-    let ser = MemfdSer {
-        pos: memfd.pos,
-        size: memfd.size,
-        seals: memfd.seals,
-        flags: 0,
-        nr_entries: entries.len() as u64,
-        entries: match rest {
-            [] => VmallocSer::new(0, 0),
-            rest => array(memory, rest, array_order),
-        },
-    };
-    let pa = memory.allocate(0);
-    memory.put(pa, 0, ser.as_bytes());
-    memory.put(pa, size_of::<MemfdSer>(), beside.as_bytes());
-    pa
 }
 
 /// Adds a table of FLBs to the handover at `root_pa`: the compatible string, the data and the number of files of each.

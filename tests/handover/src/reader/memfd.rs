@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Takes memfds over, in the steps of the module's `memfd/restore.rs`.
+//! Takes memfds over, in the steps of the module's `memfd/description.rs`.
 
-use super::Incoming;
+use super::{
+    range::{claim_range, key_order, Found, Preserved, Ranges},
+    table::{PlacedPages, RestoredTable},
+    Incoming,
+};
 use crate::{
     handover::{
-        extent::{Extent, ExtentCheck, ExtentSer, KeyWalk, IN_HEAD},
+        extent::{Entry, Extent, ExtentCheck, ExtentSer, IN_HEAD},
         memfd::{Folio, FolioCheck, FolioSer, MemfdSer, KNOWN_SEALS, MAX_ORDER},
         vmalloc::{Piece, CHUNK_CAPACITY},
         Malformed, Source, PAGE_SIZE,
@@ -20,13 +24,6 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 pub(super) enum Format {
     V2,
     Extents,
-}
-
-/// Frames that are preserved as a whole, and the extents in them.
-struct Preserved {
-    pfn: u64,
-    end: u64,
-    range: Range,
 }
 
 /// Pages that follow one another in memory and in a file.
@@ -68,36 +65,66 @@ pub(super) fn read(
     };
 
     incoming.asked.set(0);
-    let (ranges, nr_entries) = match format {
+    let found = match format {
         Format::V2 => folios(incoming, &memfd, entries(incoming, &memfd, &[], &array))?,
         Format::Extents => extents(incoming, &memfd, entries(incoming, &memfd, beside, &array))?,
     };
     let asked = incoming.asked.get();
     // Each entry names at least a key, and where pages are listed twice there are soon more than there is memory.
-    let most = 2 * nr_entries as u64 + incoming.memory.nr_frames();
+    let most = 2 * found.nr_entries as u64 + incoming.memory.nr_frames();
     assert!(asked <= most, "KHO was asked {asked} times");
 
-    for range in &ranges {
+    let mut placed = PlacedPages::default();
+    for range in &found.ranges {
         claim_range(incoming, range)?;
+        range.placed().for_each(|pages| placed.add(pages));
     }
-    check_places(&memfd, &ranges)?;
-    let frames = ranges.iter().flat_map(frames).collect();
+    // The last one first, as the module.
+    let tables = found.tables.iter().rev();
+    let mut tables = tables
+        .map(|table| table.restore(incoming, &mut placed))
+        .collect::<Result<Vec<_>, _>>()?;
+    tables.reverse();
+    placed.finish()?;
+    check_places(&memfd, &found.ranges, &tables)?;
+    let frames = found.ranges.iter().flat_map(frames);
+    let frames = frames.chain(tables.iter().flat_map(RestoredTable::frames));
+    let frames = frames.collect();
     let memfd = Memfd {
         pos: memfd.pos,
         size: memfd.size,
         seals: memfd.seals,
         contents: match format {
             Format::V2 => Contents::Folios {
-                folios: ranges.iter().flat_map(folios_of).collect(),
+                folios: found.ranges.iter().flat_map(folios_of).collect(),
                 array_order: match memfd.nr_entries {
                     0 => 0,
                     _ => memfd.entries.order,
                 },
             },
-            Format::Extents => Contents::Ranges(ranges.into_iter().map(|it| it.range).collect()),
+            Format::Extents => contents(found.ranges, tables),
         },
     };
     Ok((memfd, frames))
+}
+
+/// What was in a memfd of extents.
+fn contents(ranges: Vec<Preserved>, tables: Vec<RestoredTable>) -> Contents {
+    let placed: Vec<_> = ranges.iter().flat_map(Preserved::placed).collect();
+    let range = |it: &Preserved| Range {
+        order: it.order,
+        extents: it.places().collect(),
+    };
+    let listed = ranges.iter().map(range).filter(|it| !it.extents.is_empty());
+    if tables.is_empty() {
+        assert!(placed.is_empty(), "placed pages without a table");
+        return Contents::Ranges(listed.collect());
+    }
+    Contents::Tables {
+        ranges: listed.collect(),
+        placed: placed.iter().map(|it| it.nr_pages).collect(),
+        tables: tables.into_iter().map(RestoredTable::into_table).collect(),
+    }
 }
 
 /// Takes over the pages of the array, and returns the addresses of all that have entries.
@@ -142,13 +169,12 @@ fn entries<'a, T: FromBytes + KnownLayout + Immutable + 'a>(
         .take(memfd.nr_entries as usize)
 }
 
-/// Checks all folios before any is touched, and the invariants of what comes out. Returns their ranges, and the
-/// number of entries.
+/// Checks all folios before any is touched, and the invariants of what comes out.
 fn folios(
     incoming: &Incoming<'_>,
     memfd: &MemfdSer,
     entries: impl Iterator<Item = FolioSer>,
-) -> Result<(Vec<Preserved>, usize), Malformed> {
+) -> Result<Found, Malformed> {
     let check = FolioCheck::new(memfd);
     let mut before: Option<Extent> = None;
     let mut ranges = Ranges::new(incoming);
@@ -163,108 +189,56 @@ fn folios(
         let extent = Extent::folio(folio.pfn, folio.index, folio.order);
         let starts_range = !before.is_some_and(|before| before.adjoins(&extent));
         before = Some(extent);
-        ranges.add(extent, starts_range)?;
+        ranges.add(extent, false, starts_range)?;
     }
     ranges.finish()
 }
 
-/// The same for extents.
+/// The same for extents. Takes the tables over.
 fn extents(
     incoming: &Incoming<'_>,
     memfd: &MemfdSer,
     entries: impl Iterator<Item = ExtentSer>,
-) -> Result<(Vec<Preserved>, usize), Malformed> {
+) -> Result<Found, Malformed> {
     let mut check = ExtentCheck::new(memfd);
     let mut ranges = Ranges::new(incoming);
     for entry in entries {
         ranges.nr_entries += 1;
-        let (extent, starts_range) = check.next(&entry)?;
-        check_extent(memfd, &extent);
-        ranges.add(extent, starts_range)?;
+        match check.next(&entry)? {
+            Entry::Pages {
+                extent,
+                is_placed,
+                starts_range,
+            } => {
+                if is_placed {
+                    check_placed(&extent);
+                } else {
+                    check_extent(memfd, &extent);
+                }
+                ranges.add(extent, is_placed, starts_range)?;
+            }
+            Entry::Table(table) => {
+                check_table(memfd, &table);
+                ranges.add_table(&table)?;
+            }
+        }
     }
     ranges.finish()
 }
 
-/// The ranges that extents make, with the keys that they are preserved by.
-struct Ranges<'a> {
-    incoming: &'a Incoming<'a>,
-    keys: KeyWalk,
-    ranges: Vec<Preserved>,
-    nr_entries: usize,
-}
-
-impl<'a> Ranges<'a> {
-    fn new(incoming: &'a Incoming<'a>) -> Self {
-        Self {
-            incoming,
-            keys: KeyWalk::new(),
-            ranges: Vec::new(),
-            nr_entries: 0,
-        }
-    }
-
-    fn add(&mut self, extent: Extent, starts_range: bool) -> Result<(), Malformed> {
-        let key = |pfn| key_order(self.incoming, pfn);
-        self.keys.advance(&extent, starts_range, key)?;
-        let place = (extent.index, extent.nr_pages);
-        match self.ranges.last_mut() {
-            Some(last) if !starts_range => {
-                assert_eq!(
-                    (last.end, last.range.order, extent.order),
-                    (extent.pfn, 0, 0)
-                );
-                last.end = extent.end_pfn();
-                last.range.extents.push(place);
-            }
-            _ => self.ranges.push(Preserved {
-                pfn: extent.pfn,
-                end: extent.end_pfn(),
-                range: Range {
-                    order: extent.order,
-                    extents: vec![place],
-                },
-            }),
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<(Vec<Preserved>, usize), Malformed> {
-        self.keys.finish()?;
-        Ok((self.ranges, self.nr_entries))
-    }
-}
-
-/// Of which order the preservation at a frame is.
-fn key_order(incoming: &Incoming<'_>, pfn: u64) -> Result<u32, Malformed> {
-    let pa = pfn
-        .checked_mul(PAGE_SIZE as u64)
-        .ok_or(Malformed::Field("frame"))?;
-    incoming.order(pa).ok_or(Malformed::NotPreserved(pa))
-}
-
-/// Takes the pages of a range over, key by key.
-fn claim_range(incoming: &Incoming<'_>, range: &Preserved) -> Result<(), Malformed> {
-    let mut pfn = range.pfn;
-    while pfn < range.end {
-        let order = key_order(incoming, pfn)?;
-        let whole = range.range.order;
-        assert!(whole == 0 || order == whole, "a folio of {whole} in pieces");
-        incoming.claim(pfn * PAGE_SIZE as u64, order)?;
-        pfn += 1 << order;
-    }
-    assert_eq!(
-        pfn, range.end,
-        "keys reach beyond the range that was checked"
-    );
-    Ok(())
-}
-
-/// Fails where two extents are in one place of the file, as the file itself does.
-fn check_places(memfd: &MemfdSer, ranges: &[Preserved]) -> Result<(), Malformed> {
-    let mut places: Vec<_> = ranges.iter().flat_map(|it| &it.range.extents).collect();
+/// Fails where two are in one place of the file, as the file itself does.
+fn check_places(
+    memfd: &MemfdSer,
+    ranges: &[Preserved],
+    tables: &[RestoredTable],
+) -> Result<(), Malformed> {
+    let extents = ranges.iter().flat_map(Preserved::places);
+    let mut places: Vec<_> = extents
+        .chain(tables.iter().map(RestoredTable::place))
+        .collect();
     places.sort_unstable();
     let mut free = 0;
-    for &&(index, nr_pages) in &places {
+    for &(index, nr_pages) in &places {
         assert!(index < memfd.nr_pages());
         if index < free {
             return Err(Malformed::Field("two in one place"));
@@ -274,28 +248,19 @@ fn check_places(memfd: &MemfdSer, ranges: &[Preserved]) -> Result<(), Malformed>
     Ok(())
 }
 
-/// Where the data of a range is.
+/// Where the data of a range is, but for that of placed pages.
 fn frames(range: &Preserved) -> impl Iterator<Item = Frames> + '_ {
-    let mut pfn = range.pfn;
-    range.range.extents.iter().map(move |&(index, nr_pages)| {
-        let first = pfn;
-        pfn += nr_pages;
-        Frames {
-            pfn: first,
-            index,
-            nr_pages,
-        }
+    let extents = range.pieces.iter().filter(|piece| !piece.is_placed);
+    extents.map(|piece| Frames {
+        pfn: piece.extent.pfn,
+        index: piece.extent.index,
+        nr_pages: piece.extent.nr_pages,
     })
 }
 
 /// Index and order of each folio of a range.
 fn folios_of(range: &Preserved) -> impl Iterator<Item = (u64, u32)> + '_ {
-    let order = range.range.order;
-    range
-        .range
-        .extents
-        .iter()
-        .map(move |&(index, _)| (index, order))
+    range.places().map(|(index, _)| (index, range.order))
 }
 
 /// Checks the invariants of a folio.
@@ -319,4 +284,20 @@ fn check_extent(memfd: &MemfdSer, extent: &Extent) {
             (1 << order, 0)
         ),
     }
+}
+
+/// Checks the invariants of placed pages.
+fn check_placed(extent: &Extent) {
+    assert!(extent.pfn != 0 && extent.nr_pages != 0 && extent.end_pfn() <= 1 << 52);
+    assert_eq!((extent.index, extent.order), (0, 0));
+}
+
+/// Checks the invariants of the entry of a table.
+fn check_table(memfd: &MemfdSer, table: &Extent) {
+    assert!(table.pfn != 0 && table.pfn < 1 << 52);
+    assert!(table.end_index() <= memfd.nr_pages());
+    assert_eq!(
+        (table.index % 512, table.nr_pages, table.order),
+        (0, 512, 0)
+    );
 }

@@ -4,7 +4,7 @@
 
 use super::{assert_bytes, memfd::memfd};
 use crate::handover::{
-    extent::{Extent, ExtentCheck, ExtentSer, KeyWalk},
+    extent::{Entry, Extent, ExtentCheck, ExtentSer, KeyWalk},
     memfd::MemfdSer,
     Malformed,
 };
@@ -12,12 +12,12 @@ use proptest::prelude::*;
 use zerocopy::FromBytes;
 
 /// A memfd of so many pages.
-fn pages(nr_pages: u64) -> MemfdSer {
+pub(super) fn pages(nr_pages: u64) -> MemfdSer {
     memfd(nr_pages * 4096, 1, 1)
 }
 
 /// An entry of any words.
-fn raw(pfn: u64, flags: u64, index: u32, nr_pages: u32) -> ExtentSer {
+pub(super) fn raw(pfn: u64, flags: u64, index: u32, nr_pages: u32) -> ExtentSer {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&(pfn | flags << 52).to_ne_bytes());
     bytes[8..12].copy_from_slice(&index.to_ne_bytes());
@@ -25,7 +25,16 @@ fn raw(pfn: u64, flags: u64, index: u32, nr_pages: u32) -> ExtentSer {
     ExtentSer::read_from_bytes(&bytes).unwrap()
 }
 
-fn run(pfn: u64, index: u64, nr_pages: u64) -> Extent {
+/// What is checked of an extent.
+fn checked(extent: Extent, starts_range: bool) -> Result<Entry, Malformed> {
+    Ok(Entry::Pages {
+        extent,
+        is_placed: false,
+        starts_range,
+    })
+}
+
+pub(super) fn run(pfn: u64, index: u64, nr_pages: u64) -> Extent {
     Extent {
         pfn,
         index,
@@ -34,9 +43,9 @@ fn run(pfn: u64, index: u64, nr_pages: u64) -> Extent {
     }
 }
 
-const RANGE: u64 = 1 << 4;
+pub(super) const RANGE: u64 = 1 << 4;
 const INDEX: Malformed = Malformed::Field("extent index");
-const BORDER: Malformed = Malformed::Field("extent range");
+pub(super) const BORDER: Malformed = Malformed::Field("extent range");
 
 #[test]
 fn layout() {
@@ -63,7 +72,7 @@ fn layout() {
 
 #[test]
 fn each_field() {
-    let good = |it: Result<(Extent, bool), Malformed>| it.map(drop);
+    let good = |it: Result<Entry, Malformed>| it.map(drop);
     for (entry, nr_pages, wanted) in [
         (raw(5, RANGE, 0, 1), 1, Ok(())),
         (raw(5, RANGE, 0, 2), 1, Err(INDEX)),
@@ -87,7 +96,7 @@ fn each_field() {
             Err(Malformed::Field("extent frame")),
         ),
         (
-            raw(5, RANGE | 1 << 5, 0, 1),
+            raw(5, RANGE | 1 << 7, 0, 1),
             1,
             Err(Malformed::Field("extent flags")),
         ),
@@ -121,7 +130,10 @@ fn a_range_adjoins() {
     let mut check = ExtentCheck::new(&memfd);
     assert!(check.next(&raw(100, RANGE, 50, 10)).is_ok());
     // Whatever is between them in the file.
-    assert_eq!(check.next(&raw(110, 0, 7, 5)), Ok((run(110, 7, 5), false)));
+    assert_eq!(
+        check.next(&raw(110, 0, 7, 5)),
+        checked(run(110, 7, 5), false)
+    );
     assert_eq!(check.next(&raw(116, 0, 60, 5)), Err(BORDER));
     // What was refused does not count.
     assert!(check.next(&raw(115, 0, 60, 1)).is_ok());
@@ -242,7 +254,7 @@ proptest! {
         }
         let memfd = pages(index);
         let mut check = ExtentCheck::new(&memfd);
-        let mut checked = Vec::new();
+        let mut list = Vec::new();
         let mut wanted = Vec::new();
         for (i, extent) in extents.iter().enumerate() {
             let starts_range = i == 0 || !extents[i - 1].adjoins(extent);
@@ -253,11 +265,11 @@ proptest! {
             }
             let entry = ExtentSer::new(extent).unwrap().starting_range(starts_range);
             let got = check.next(&entry);
-            prop_assert_eq!(got, Ok((*extent, starts_range)));
-            checked.push((*extent, starts_range));
+            prop_assert_eq!(got, checked(*extent, starts_range));
+            list.push((*extent, starts_range));
         }
         let asked: Vec<_> = wanted.iter().map(|(pfn, _)| *pfn).collect();
-        prop_assert_eq!(follow(&checked, &wanted), Ok(asked));
+        prop_assert_eq!(follow(&list, &wanted), Ok(asked));
     }
 
     /// Any bytes: what is accepted is within the file, and nothing panics.
@@ -274,7 +286,20 @@ proptest! {
         for (word, index, count) in list {
             let (index, count) = if small { (index % 1000, count % 600) } else { (index, count) };
             let entry = raw(word & ((1 << 52) - 1), word >> 52, index, count);
-            let Ok((extent, starts_range)) = check.next(&entry) else { continue };
+            let (extent, starts_range) = match check.next(&entry) {
+                Ok(Entry::Pages { extent, is_placed: false, starts_range }) => (extent, starts_range),
+                Ok(Entry::Pages { extent, .. }) => {
+                    prop_assert!(extent.index == 0 && extent.order == 0 && extent.nr_pages > 0);
+                    prop_assert!(extent.end_pfn() <= 1 << 52);
+                    continue;
+                }
+                Ok(Entry::Table(table)) => {
+                    prop_assert!(table.end_index() <= nr_pages && table.index % 512 == 0);
+                    prop_assert!(table.nr_pages == 512 && table.order == 0);
+                    continue;
+                }
+                Err(_) => continue,
+            };
             prop_assert!(extent.index < nr_pages && extent.nr_pages > 0);
             prop_assert!(extent.order != 0 || extent.end_index() <= nr_pages);
             prop_assert!(extent.end_pfn() <= 1 << 52);

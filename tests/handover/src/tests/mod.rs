@@ -15,6 +15,7 @@ mod memfd;
 mod radix;
 mod random_page;
 mod stress;
+mod table;
 mod whole;
 
 use crate::{

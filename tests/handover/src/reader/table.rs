@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Takes over tables and the pages that they list, in the steps of the module's `memfd/restored_table.rs`.
+
+use super::{memfd::Frames, Incoming};
+use crate::{
+    handover::{
+        extent::Extent,
+        table::{Frame, FrameSer, TABLE_FRAMES},
+        Malformed, PAGE_SIZE,
+    },
+    write::{Slot, Table},
+};
+use rustc_hash::FxHashSet;
+use zerocopy::FromBytes;
+
+/// Placed pages, each of which a table may list once.
+#[derive(Default)]
+pub(super) struct PlacedPages {
+    /// The first frame of each run of them, and the one behind it.
+    ranges: Vec<(u64, u64)>,
+    taken: FxHashSet<u64>,
+    left: u64,
+}
+
+impl PlacedPages {
+    /// Adds pages of a range that was claimed.
+    pub(super) fn add(&mut self, pages: &Extent) {
+        self.ranges.push((pages.pfn, pages.end_pfn()));
+        self.left += pages.nr_pages;
+    }
+
+    /// Takes out the page with frame `pfn`, of any value.
+    fn take(&mut self, pfn: u64) -> Result<Slot, Malformed> {
+        let mut ranges = self.ranges.iter().enumerate();
+        let found = ranges.find(|(_, &(start, end))| (start..end).contains(&pfn));
+        match found {
+            Some((number, &(start, _))) if self.taken.insert(pfn) => {
+                self.left -= 1;
+                Ok(Slot::Placed(number, pfn - start))
+            }
+            _ => Err(Malformed::NotPreserved(pfn * PAGE_SIZE as u64)),
+        }
+    }
+
+    /// Checks that all were taken.
+    pub(super) fn finish(&self) -> Result<(), Malformed> {
+        match self.left {
+            0 => Ok(()),
+            left => Err(Malformed::Count(left)),
+        }
+    }
+}
+
+/// A page that is said to be a table.
+pub(super) struct IncomingTable {
+    pa: u64,
+    index: u64,
+}
+
+impl IncomingTable {
+    /// Takes over the page of a table, as its entry tells.
+    pub(super) fn claim(incoming: &Incoming<'_>, entry: &Extent) -> Result<Self, Malformed> {
+        let pa = entry.pfn.saturating_mul(PAGE_SIZE as u64);
+        incoming.claim(pa, 0)?;
+        Ok(Self {
+            pa,
+            index: entry.index,
+        })
+    }
+
+    /// Takes over all pages that it lists.
+    pub(super) fn restore(
+        &self,
+        incoming: &Incoming<'_>,
+        placed: &mut PlacedPages,
+    ) -> Result<RestoredTable, Malformed> {
+        let page = incoming.memory.bytes(self.pa);
+        let mut slots = Vec::with_capacity(TABLE_FRAMES);
+        let mut singles = Vec::new();
+        for bytes in page.chunks_exact(size_of::<FrameSer>()) {
+            let entry = FrameSer::read_from_bytes(bytes).expect("the size of an entry");
+            let frame = entry.check()?;
+            assert!((1..1 << 52).contains(&frame.pfn()));
+            let slot = match frame {
+                Frame::Placed(pfn) => placed.take(pfn)?,
+                Frame::Single(pfn) => {
+                    singles.push(pfn);
+                    Slot::Single
+                }
+            };
+            slots.push((frame.pfn(), slot));
+        }
+        for pfn in singles {
+            incoming.claim(pfn * PAGE_SIZE as u64, 0)?;
+        }
+        assert_eq!(slots.len(), TABLE_FRAMES);
+        Ok(RestoredTable {
+            index: self.index,
+            slots,
+        })
+    }
+}
+
+/// A table all of whose pages were taken over.
+pub(super) struct RestoredTable {
+    index: u64,
+    /// The frame of each, and how it was preserved.
+    slots: Vec<(u64, Slot)>,
+}
+
+impl RestoredTable {
+    /// Where in the file its pages are, and how many.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.index, self.slots.len() as u64)
+    }
+
+    /// Where its pages are, one by one.
+    pub(super) fn frames(&self) -> impl Iterator<Item = Frames> + '_ {
+        let indices = self.index..;
+        let pages = self.slots.iter().zip(indices);
+        pages.map(|(&(pfn, _), index)| Frames {
+            pfn,
+            index,
+            nr_pages: 1,
+        })
+    }
+
+    /// As it was written.
+    pub(super) fn into_table(self) -> Table {
+        Table {
+            index: self.index,
+            slots: self.slots.into_iter().map(|(_, slot)| slot).collect(),
+        }
+    }
+}
