@@ -83,10 +83,14 @@ pub fn io_uring(ctx: &mut Ctx) -> Result<()> {
 /// A ring closes sessions, of which a thread makes use.
 pub fn close_in_flight(ctx: &mut Ctx) -> Result<()> {
     const ROUNDS: usize = 300;
+    // On a machine that does other things, too, the ring is mostly the first.
+    const MOST: usize = 30 * ROUNDS;
     let device = Device::open()?;
     let mut ring = IoUring::new(8)?;
-    let mut worked = 0;
-    for round in 0..ROUNDS {
+    let (mut worked, mut rounds) = (0, 0);
+    while rounds < ROUNDS || worked == 0 && rounds < MOST {
+        let round = rounds;
+        rounds += 1;
         let session = device.create_session("closed by a ring")?;
         let file = memfd::create(4096 * (round as u64 % 5))?;
         let fd = session.0.into_raw_fd();
@@ -115,6 +119,6 @@ pub fn close_in_flight(ctx: &mut Ctx) -> Result<()> {
         })?;
     }
     ensure!(worked > 0, "no command was in time");
-    ctx.figure(&format!("{ROUNDS} rounds, {worked} commands were in time"));
+    ctx.figure(&format!("{rounds} rounds, {worked} commands were in time"));
     Ok(())
 }
