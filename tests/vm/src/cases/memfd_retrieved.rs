@@ -26,6 +26,11 @@ pub const TESTS: &[Test] = &[
         CONFIG.params("memfd_v2=1"),
         &[preserve, do_everything, check_again],
     ),
+    Test::new(
+        "everything_from_tables",
+        CONFIG,
+        &[preserve_scattered, do_everything, check_again],
+    ),
     Test::new("swapoff", CONFIG, &[preserve_two, swap_off]),
 ];
 
@@ -35,11 +40,20 @@ const CONFIG: Config = Config::new().swap_mib(256).timeout_s(400);
 const SESSIONS: [&str; 2] = ["early", "late"];
 
 fn preserve(ctx: &mut Ctx) -> Result<()> {
+    preserve_all(ctx, memfd_ops::file)
+}
+
+/// Pages that are anywhere in memory are handed over as a table.
+fn preserve_scattered(ctx: &mut Ctx) -> Result<()> {
+    preserve_all(ctx, memfd_ops::scattered)
+}
+
+fn preserve_all(ctx: &mut Ctx, file: fn(u64) -> Result<File>) -> Result<()> {
     let device = Device::open()?;
     for name in SESSIONS {
         let session = device.create_session(name)?;
         for token in 0..OPS.len() as u64 {
-            session.preserve(&memfd_ops::file(token)?, token)?;
+            session.preserve(&file(token)?, token)?;
         }
         ctx.keep(session);
     }

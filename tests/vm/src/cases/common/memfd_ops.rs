@@ -44,12 +44,28 @@ const fn pages(first: u64, count: u64) -> Extent {
 pub fn file(seed: u64) -> Result<File> {
     let file = memfd::create(SIZE)?;
     data::fill(&file, seed, EXTENTS[0])?;
-    for page in (540..560).rev() {
-        data::fill(&file, seed, pages(page, 1))?;
-    }
-    data::fill(&file, seed, EXTENTS[2])?;
-    data::fill(&file, seed, EXTENTS[3])?;
+    fill_rest(&file, seed)?;
     Ok(file)
+}
+
+/// The same, but no two pages of the first run follow each other in memory.
+pub fn scattered(seed: u64) -> Result<File> {
+    let file = memfd::create(SIZE)?;
+    let count = EXTENTS[0].len / P;
+    for i in 0..count {
+        // Each of them once: 3 does not divide their number.
+        data::fill(&file, seed, pages(3 * i % count, 1))?;
+    }
+    fill_rest(&file, seed)?;
+    Ok(file)
+}
+
+fn fill_rest(file: &File, seed: u64) -> Result<()> {
+    for page in (540..560).rev() {
+        data::fill(file, seed, pages(page, 1))?;
+    }
+    data::fill(file, seed, EXTENTS[2])?;
+    data::fill(file, seed, EXTENTS[3])
 }
 
 /// What is done to a file.

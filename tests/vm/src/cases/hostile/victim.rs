@@ -4,12 +4,9 @@
 
 use super::super::common::data;
 use anyhow::{ensure, Result};
-use luo_handover::locate::{self, Place};
+use luo_handover::locate::{self, flags, Place};
 use luo_handover::memory::Memory;
-use luo_handover::write::{Contents, File, Memfd, Range, Session};
-
-/// Size of each memfd.
-const SIZE: u64 = 16 * 4096;
+use luo_handover::write::{Contents, File, Memfd, Range, Session, Slot, Table};
 
 /// The token of the file that is damaged.
 pub const VICTIM: u64 = 1;
@@ -21,24 +18,38 @@ pub const BYSTANDER: u64 = 2;
 pub enum Format {
     V2,
     Extents,
+    /// Extents, and a table among them.
+    Tables,
 }
 
+/// Number of pages of the placed range of a memfd with a table: its last ones, in reverse.
+const PLACED: u64 = 32;
+
 impl Format {
+    /// Size of each memfd.
+    fn size(self) -> u64 {
+        match self {
+            Self::V2 | Self::Extents => 16 * 4096,
+            Self::Tables => 1024 * 4096,
+        }
+    }
+
     /// Where its memfds have pages: index and number.
     pub fn extents(self) -> &'static [(u64, u64)] {
         match self {
             Self::V2 => &[(0, 1), (1, 1), (4, 4)],
             Self::Extents => &[(0, 3), (5, 2), (8, 4)],
+            Self::Tables => &[(0, 3), (5, 2), (512, 512)],
         }
     }
 
     fn contents(self) -> Contents {
-        let [first, second, folio] = *self.extents() else {
+        let [first, second, third] = *self.extents() else {
             unreachable!("three of them");
         };
         match self {
             Self::V2 => Contents::Folios {
-                folios: vec![(first.0, 0), (second.0, 0), (folio.0, 2)],
+                folios: vec![(first.0, 0), (second.0, 0), (third.0, 2)],
                 array_order: 0,
             },
             Self::Extents => Contents::Ranges(vec![
@@ -48,16 +59,41 @@ impl Format {
                 },
                 Range {
                     order: 2,
-                    extents: vec![folio],
+                    extents: vec![third],
                 },
             ]),
+            Self::Tables => Contents::Tables {
+                ranges: vec![Range {
+                    order: 0,
+                    extents: vec![first, second],
+                }],
+                placed: vec![PLACED],
+                tables: vec![Table {
+                    index: third.0,
+                    slots: (0..third.1)
+                        .rev()
+                        .map(|left| match left {
+                            ..PLACED => Slot::Placed(0, left),
+                            _ => Slot::Single,
+                        })
+                        .collect(),
+                }],
+            },
+        }
+    }
+
+    /// The encoding of the file with this token: a bystander has no table, which would take much memory.
+    fn of(self, token: u64) -> Self {
+        match (self, token) {
+            (Self::Tables, BYSTANDER) => Self::Extents,
+            (format, _) => format,
         }
     }
 
     fn memfd(self) -> Memfd {
         Memfd {
             pos: 5,
-            size: SIZE,
+            size: self.size(),
             seals: 0,
             contents: self.contents(),
         }
@@ -68,7 +104,7 @@ impl Format {
 pub fn session(name: &str, format: Format) -> Session {
     let file = |token| File {
         token,
-        kind: Ok(format.memfd()),
+        kind: Ok(format.of(token).memfd()),
     };
     Session {
         name: name.into(),
@@ -112,7 +148,7 @@ impl<'a> Victim<'a> {
         let memfd = file.follow(memory, locate::file::DATA);
         let entries = match format {
             Format::V2 => memfd.follow(memory, locate::memfd::CHUNK).follow(memory, 1),
-            Format::Extents => Place {
+            Format::Extents | Format::Tables => Place {
                 offset: 8 * locate::memfd::ENTRIES,
                 ..memfd
             },
@@ -144,14 +180,38 @@ impl<'a> Victim<'a> {
 
     /// Replaces the frame of an entry of the description, which keeps its flags.
     pub fn set_frame(&mut self, entry: usize, pa: u64) {
-        const FRAME: u64 = (1 << 52) - 1;
-        self.change(self.entries, 2 * entry, |word| word & !FRAME | pa >> 12);
+        self.change(self.entries, 2 * entry, |word| {
+            word & !flags::FRAME | pa >> 12
+        });
     }
 
     /// The address of the frame of an entry of the description.
     pub fn frame(&self, entry: usize) -> u64 {
-        self.entries.get(self.memory, 2 * entry) << 12
+        (self.entries.get(self.memory, 2 * entry) & flags::FRAME) << 12
     }
+
+    /// Its table, which the last of its entries tells of.
+    pub fn table(&self) -> Place {
+        let pfn = self.entries.get(self.memory, 2 * Self::TABLE) & flags::FRAME;
+        Place::page(pfn << 12)
+    }
+
+    /// Replaces the frame in a slot of its table, which keeps its flags.
+    pub fn set_slot(&mut self, slot: usize, pa: u64) {
+        self.change(self.table(), slot, |word| word & !flags::FRAME | pa >> 12);
+    }
+
+    /// The address of the frame in a slot of its table.
+    pub fn slot(&self, slot: usize) -> u64 {
+        (self.table().get(self.memory, slot) & flags::FRAME) << 12
+    }
+
+    /// The number of the entry of the placed range.
+    pub const RANGE: usize = 2;
+    /// The number of the entry of the table.
+    pub const TABLE: usize = 3;
+    /// A slot with a page of the placed range.
+    pub const PLACED: usize = 511;
 
     /// The block of this session's files.
     pub fn block(&self) -> Place {
@@ -174,12 +234,13 @@ pub fn seed(session: usize, token: u64) -> u64 {
 
 /// Fails unless the file with this token in session number `session` has what was written into it.
 pub fn check(file: &std::fs::File, format: Format, session: usize, token: u64) -> Result<()> {
+    let format = format.of(token);
     let extent = |&(index, nr_pages): &(u64, u64)| data::Extent {
         start: index * 4096,
         len: nr_pages * 4096,
     };
     let extents: Vec<_> = format.extents().iter().map(extent).collect();
-    data::check(file, seed(session, token), SIZE, &extents)
+    data::check(file, seed(session, token), format.size(), &extents)
 }
 
 /// Fills every page of data of a handover that is still good. Returns where they are: address, seed, and index.
