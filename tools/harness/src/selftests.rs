@@ -26,6 +26,7 @@ pub fn build(inputs: &Inputs, folder: &Path) -> Result<Vec<PathBuf>> {
     copy_sources(source, folder).context("copying the kernel's selftests")?;
     let headers = headers(inputs, source, folder)?;
     let output = folder.join("out");
+    forget_other_headers(&output, &headers)?;
     let mut make = Command::new("make");
     make.arg("--silent")
         .arg("-C")
@@ -38,6 +39,20 @@ pub fn build(inputs: &Inputs, folder: &Path) -> Result<Vec<PathBuf>> {
         .iter()
         .map(|program| output.join(program))
         .collect())
+}
+
+/// Removes what was built with headers of another folder: make has noted these, and they go with their kernel.
+fn forget_other_headers(output: &Path, headers: &Path) -> Result<()> {
+    let stamp = output.join("headers");
+    let path = headers.as_os_str().as_encoded_bytes();
+    if std::fs::read(&stamp).is_ok_and(|noted| noted == path) {
+        return Ok(());
+    }
+    if output.exists() {
+        std::fs::remove_dir_all(output)?;
+    }
+    std::fs::create_dir_all(output)?;
+    Ok(std::fs::write(stamp, path)?)
 }
 
 /// Their Makefile writes beside the sources, and the kernel's tree is not ours to write to.
