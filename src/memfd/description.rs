@@ -142,8 +142,15 @@ impl Description {
         let order = memfd.entries.order;
         memfd.entries.walk(&Incoming, scratch, |piece| {
             match piece {
-                vmalloc::Piece::Chunk(pa) => other.push(claim(pa, 0)?, GFP_KERNEL)?,
-                vmalloc::Piece::Pages(pa) => array.push(claim(pa, order.into())?, GFP_KERNEL)?,
+                // With room for them first: what cannot be kept here would be freed.
+                vmalloc::Piece::Chunk(pa) => {
+                    other.reserve(1, GFP_KERNEL)?;
+                    other.push(claim(pa, 0)?, GFP_KERNEL)?;
+                }
+                vmalloc::Piece::Pages(pa) => {
+                    array.reserve(1, GFP_KERNEL)?;
+                    array.push(claim(pa, order.into())?, GFP_KERNEL)?;
+                }
             }
             Ok(())
         })
