@@ -86,3 +86,12 @@ pub(crate) fn singles(frames: &[FrameSer]) -> impl Iterator<Item = &[u64]> {
         .filter(move |run| run.first().is_some_and(is_single))
         .filter_map(|run| <[u64]>::ref_from_bytes(run.as_bytes()).ok())
 }
+
+/// The page frame numbers in `frames`, if all of them are of single pages and without flags: in a
+/// fraction of the time of [`FrameSer::check`] and [`singles`], for fragmented memory. Frame 0 is not
+/// refused here: the previous kernel does not preserve it.
+pub(crate) fn all_singles(frames: &[FrameSer]) -> Option<&[u64]> {
+    let words = <[u64]>::ref_from_bytes(frames.as_bytes()).ok()?;
+    let all = words.iter().fold(0, |all, word| all | word);
+    (all >> PFN_BITS == 0).then_some(words)
+}

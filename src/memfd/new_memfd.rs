@@ -196,7 +196,10 @@ impl Runs {
 
     /// Takes a table over.
     pub(super) fn push_table(&mut self, table: RestoredTable) -> Result {
-        self.0.reserve(1, GFP_KERNEL)?;
+        if let Err(err) = self.0.reserve(1, GFP_KERNEL) {
+            core::mem::forget(table);
+            return Err(err.into());
+        }
         let run = bindings::shmem_preserved_run {
             index: table.index() as usize,
             nr: TABLE_FRAMES,

@@ -6,7 +6,7 @@ use super::new_memfd::RestoredExtent;
 use crate::{
     handover::{
         extent::Extent,
-        table::{singles, Frame, FrameSer},
+        table::{all_singles, singles, Frame, FrameSer},
         Malformed, PAGE_SIZE,
     },
     kho::{claim_frames, RestoredPages},
@@ -99,35 +99,39 @@ impl IncomingTable {
     ///
     /// On failure this is to be kept, as all that it lists is: it may not be a table at all.
     pub(super) fn claim_pages(&mut self, placed: &mut PlacedPages) -> Result<(), Malformed> {
-        let frames = frames_mut(&mut self.page);
-        let left = placed.left;
+        let frames = frames_mut(&mut self.page)?;
+        if let Some(pfns) = all_singles(frames) {
+            return claim_singles(pfns);
+        }
         for frame in frames.iter() {
             if let Frame::Placed(pfn) = frame.check()? {
                 placed.take(pfn)?;
             }
         }
-        for pfns in singles(frames) {
-            if let Some(pfn) = pfns.get(claim_frames(pfns)) {
-                return Err(Malformed::NotPreserved(
-                    pfn.saturating_mul(PAGE_SIZE as u64),
-                ));
-            }
-        }
-        if placed.left != left {
-            // As the file wants it: plain frame numbers.
-            for slot in frames {
-                *slot = FrameSer::new(Frame::Single(slot.frame().pfn()));
-            }
+        singles(frames).try_for_each(claim_singles)?;
+        // As the file wants it: plain frame numbers.
+        for slot in frames {
+            *slot = FrameSer::new(Frame::Single(slot.frame().pfn()));
         }
         Ok(())
     }
 }
 
+/// Takes over pages that are preserved by themselves.
+fn claim_singles(pfns: &[u64]) -> Result<(), Malformed> {
+    match pfns.get(claim_frames(pfns)) {
+        None => Ok(()),
+        Some(pfn) => Err(Malformed::NotPreserved(
+            pfn.saturating_mul(PAGE_SIZE as u64),
+        )),
+    }
+}
+
 /// The frames in a page.
-fn frames_mut(page: &mut RestoredPages) -> &mut [FrameSer] {
+fn frames_mut(page: &mut RestoredPages) -> Result<&mut [FrameSer], Malformed> {
     match page.as_mut_pages() {
-        [page] => <[FrameSer]>::mut_from_bytes(&mut page.0).unwrap_or(&mut []),
-        _ => &mut [],
+        [page] => <[FrameSer]>::mut_from_bytes(&mut page.0).map_err(|_| Malformed::Field("table")),
+        _ => Err(Malformed::Field("table")),
     }
 }
 
@@ -164,7 +168,7 @@ impl RestoredTable {
 
     /// Frees the pages.
     pub(super) fn free(mut self) {
-        for slot in frames_mut(&mut self.0.page) {
+        for slot in frames_mut(&mut self.0.page).unwrap_or(&mut []) {
             // SAFETY: By the type invariant this owns the reference.
             unsafe {
                 let page = bindings::pfn_to_page(slot.frame().pfn() as usize);
