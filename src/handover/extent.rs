@@ -27,6 +27,10 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Compatible string of this layout.
 pub(crate) const COMPATIBLE_EXTENTS: Compatible = Compatible::from_str("memfd-extents-v2");
 
+/// Compatible string of the layout before there were tables, of which all else is the same: it is read
+/// as this one.
+pub(crate) const COMPATIBLE_EXTENTS_V1: Compatible = Compatible::from_str("memfd-extents-v1");
+
 /// An extent of a memfd.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -25,7 +25,7 @@ mod table;
 use crate::{
     handler::{FileHandler, Outcome, PreservedFile, Registration},
     handover::{
-        extent::{COMPATIBLE_EXTENTS, IN_HEAD},
+        extent::{COMPATIBLE_EXTENTS, COMPATIBLE_EXTENTS_V1, IN_HEAD},
         luo::Compatible,
         memfd::COMPATIBLE_V2,
         PAGE_SIZE,
@@ -74,29 +74,39 @@ impl Format {
     }
 }
 
-/// The handlers' registrations, one for each format: all of them can be retrieved.
+/// The handlers' registrations, one for each compatible string: all of them can be retrieved.
 pub(crate) struct Registrations {
-    _formats: [Registration; 2],
+    _handlers: [Registration; 3],
 }
 
 /// Registers the handlers.
 pub(crate) fn register(module: &'static ThisModule) -> Result<Registrations> {
-    let register = |format| Registration::new(KBox::new(MemfdHandler(format), GFP_KERNEL)?, module);
+    let register = |format, compatible| {
+        let handler = MemfdHandler { format, compatible };
+        Registration::new(KBox::new(handler, GFP_KERNEL)?, module)
+    };
     Ok(Registrations {
-        _formats: [register(Format::Extents)?, register(Format::V2)?],
+        _handlers: [
+            register(Format::Extents, COMPATIBLE_EXTENTS)?,
+            register(Format::Extents, COMPATIBLE_EXTENTS_V1)?,
+            register(Format::V2, COMPATIBLE_V2)?,
+        ],
     })
 }
 
 /// The handler of memfds, and of other files on tmpfs that have no name, in one format.
-struct MemfdHandler(Format);
+struct MemfdHandler {
+    format: Format,
+    compatible: Compatible,
+}
 
 impl FileHandler for MemfdHandler {
     fn compatible(&self) -> Compatible {
-        self.0.compatible()
+        self.compatible
     }
 
     fn can_preserve(&self, file: &File) -> bool {
-        self.0 == Format::chosen() && shmem::is_nameless(file)
+        self.compatible == Format::chosen().compatible() && shmem::is_nameless(file)
     }
 
     fn identity(&self, file: &File) -> usize {
@@ -104,16 +114,16 @@ impl FileHandler for MemfdHandler {
     }
 
     fn preserve(&self, file: &ARef<File>) -> Result<KBox<dyn PreservedFile>> {
-        Ok(PreservedMemfd::new(self.0, file.clone())?)
+        Ok(PreservedMemfd::new(self.format, file.clone())?)
     }
 
     fn retrieve(&self, data: u64) -> Result<ARef<File>> {
-        restore::retrieve(self.0, data)
+        restore::retrieve(self.format, data)
     }
 
     fn finish(&self, data: u64, outcome: &Outcome) {
         match outcome {
-            Outcome::Pending => restore::discard(self.0, data),
+            Outcome::Pending => restore::discard(self.format, data),
             Outcome::Retrieved(file) if shmem::is_left_behind(file) => {}
             // What nobody has touched is not charged to anybody yet, and could not be reclaimed.
             Outcome::Retrieved(file) => {
