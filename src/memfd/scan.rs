@@ -15,12 +15,13 @@ use kernel::prelude::*;
 /// What is added is preserved with [`Self::commit`], or let go with [`Self::rollback`]. To drop this
 /// is to unpreserve all.
 pub(super) trait Encoding: Send {
-    /// Adds a folio, and where it is. On failure nothing has changed.
+    /// Adds a folio, and where it is. After a failure only [`Self::rollback`] may follow.
     ///
     /// Context: may sleep.
     fn add(&mut self, folio: Pinned, extent: Extent) -> Result;
 
-    /// Preserves what was added since the last time. Does nothing on failure.
+    /// Preserves what was added since the last time. On failure nothing of it is, and only
+    /// [`Self::rollback`] may follow.
     ///
     /// Context: may sleep.
     fn commit(&mut self) -> Result;
