@@ -19,7 +19,7 @@ use super::{
     luo::Compatible,
     memfd::{MemfdSer, MAX_ORDER},
     table::TABLE_FRAMES,
-    Malformed, PAGE_SIZE,
+    Malformed, PAGE_SIZE, PFN_BITS,
 };
 use core::mem::size_of;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -48,8 +48,6 @@ const _: () = assert!(size_of::<ExtentSer>() == 16);
 /// How many entries there are in the page of the description.
 pub(crate) const IN_HEAD: usize = (PAGE_SIZE - size_of::<MemfdSer>()) / size_of::<ExtentSer>();
 
-/// Bits of [`ExtentSer`] that are the page frame number.
-const PFN_BITS: u32 = 52;
 /// The extent is one folio of this order.
 const FLAGS_ORDER: u64 = 0xf;
 /// A range starts with this extent.

@@ -4,7 +4,7 @@
 //!
 //! Source: `include/linux/kho/abi/memfd.h` of Linux 7.3.
 
-use super::{luo::Compatible, vmalloc::VmallocSer, Malformed, PAGE_SIZE};
+use super::{luo::Compatible, vmalloc::VmallocSer, Malformed, PAGE_SIZE, PFN_BITS};
 use core::mem::size_of;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -84,8 +84,6 @@ pub(crate) struct FolioSer {
 const _: () = assert!(size_of::<MemfdSer>() == 48);
 const _: () = assert!(size_of::<FolioSer>() == 16);
 
-/// Bits of [`FolioSer`] that are the page frame number.
-const PFN_BITS: u32 = 52;
 /// The folio's data must be kept.
 const FLAG_DIRTY: u64 = 1 << 0;
 /// The folio's data is valid. A folio without it reads as zeroes.

@@ -23,6 +23,9 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// KHO requires both kernels to agree on it.
 pub(crate) const PAGE_SIZE: usize = 4096;
 
+/// Bits of a word that are a page frame number, where there are flags in the others.
+const PFN_BITS: u32 = 52;
+
 /// A page of bytes, aligned so that every layout here can be read in place.
 #[repr(C, align(4096))]
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]

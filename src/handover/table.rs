@@ -7,7 +7,7 @@
 //! the pages over, and puts it into the file as it is: what a guest's memory becomes then, a page at a
 //! time, is done when the guest runs again.
 
-use super::{Malformed, PAGE_SIZE};
+use super::{Malformed, PAGE_SIZE, PFN_BITS};
 use core::mem::size_of;
 use zerocopy::{FromBytes, IntoBytes};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -22,8 +22,6 @@ pub(crate) struct FrameSer(u64);
 
 const _: () = assert!(TABLE_FRAMES == 512);
 
-/// Bits of [`FrameSer`] that are the page frame number.
-const PFN_BITS: u32 = 52;
 /// The page is one of the placed pages; else it is preserved by itself.
 const FLAG_PLACED: u64 = 1 << 0;
 

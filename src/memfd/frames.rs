@@ -26,7 +26,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Whether the pages are preserved as blocks, not each by itself.
-    pub(super) fn are_blocks(&self) -> bool {
+    fn are_blocks(&self) -> bool {
         self.is_folio || self.end - self.start >= MIN_BLOCKS
     }
 

@@ -169,11 +169,9 @@ impl RestoredTable {
     /// Frees the pages.
     pub(super) fn free(mut self) {
         for slot in frames_mut(&mut self.0.page).unwrap_or(&mut []) {
-            // SAFETY: By the type invariant this owns the reference.
-            unsafe {
-                let page = bindings::pfn_to_page(slot.frame().pfn() as usize);
-                bindings::folio_put(bindings::page_folio(page));
-            }
+            let page = Extent::folio(slot.frame().pfn(), 0, 0);
+            // SAFETY: By the type invariant the page is ours, and this gives it up.
+            unsafe { RestoredExtent::new(&page) }.free();
         }
     }
 }

@@ -87,10 +87,8 @@ pub fn close_in_flight(ctx: &mut Ctx) -> Result<()> {
     const MOST: usize = 30 * ROUNDS;
     let device = Device::open()?;
     let mut ring = IoUring::new(8)?;
-    let (mut worked, mut rounds) = (0, 0);
-    while rounds < ROUNDS || worked == 0 && rounds < MOST {
-        let round = rounds;
-        rounds += 1;
+    let (mut worked, mut round) = (0, 0);
+    while round < ROUNDS || worked == 0 && round < MOST {
         let session = device.create_session("closed by a ring")?;
         let file = memfd::create(4096 * (round as u64 % 5))?;
         let fd = session.0.into_raw_fd();
@@ -117,8 +115,9 @@ pub fn close_in_flight(ctx: &mut Ctx) -> Result<()> {
         ctx.wait_for("the file is free", PATIENCE, || {
             again.preserve(&file, 1).is_ok()
         })?;
+        round += 1;
     }
     ensure!(worked > 0, "no command was in time");
-    ctx.figure(&format!("{rounds} rounds, {worked} commands were in time"));
+    ctx.figure(&format!("{round} rounds, {worked} commands were in time"));
     Ok(())
 }
