@@ -150,30 +150,9 @@ impl ExtentSer {
         })
     }
 
-    /// The same pages as placed ones, with a position in tables instead of an index: for who is going
-    /// to write these, and then [`Self::placed`].
-    pub(crate) fn placed_at(self, position: u32) -> Self {
-        Self {
-            pfn_flags: self.pfn_flags | FLAG_PLACED << PFN_BITS,
-            index: position,
-            ..self
-        }
-    }
-
     /// The first page frame number.
     pub(crate) fn pfn(&self) -> u64 {
         self.pfn_flags & ((1 << PFN_BITS) - 1)
-    }
-
-    /// Makes `next` a part of this, as [`Extent::merge`] does.
-    #[inline]
-    pub(crate) fn merge(&mut self, next: &Extent) -> bool {
-        let mut extent = self.extent();
-        let merged = extent.merge(next);
-        if merged {
-            self.nr_pages = extent.nr_pages as u32;
-        }
-        merged
     }
 
     /// Whether these are placed pages.

@@ -79,15 +79,18 @@ impl FrameSer {
 /// The page frame numbers in `frames` that are of single pages, in runs as long as can be.
 pub(crate) fn singles(frames: &[FrameSer]) -> impl Iterator<Item = &[u64]> {
     let is_single = |frame: &FrameSer| matches!(frame.frame(), Frame::Single(_));
-    frames
+    let all = all_singles(frames);
+    let mixed = if all.is_some() { &[] } else { frames };
+    let runs = mixed
         .chunk_by(move |frame, next| is_single(frame) == is_single(next))
         .filter(move |run| run.first().is_some_and(is_single))
-        .filter_map(|run| <[u64]>::ref_from_bytes(run.as_bytes()).ok())
+        .filter_map(|run| <[u64]>::ref_from_bytes(run.as_bytes()).ok());
+    all.into_iter().chain(runs)
 }
 
 /// The page frame numbers in `frames`, if all of them are of single pages and without flags: in a
-/// fraction of the time of [`FrameSer::check`] and [`singles`], for fragmented memory. Frame 0 is not
-/// refused here: the previous kernel does not preserve it.
+/// fraction of the time of [`FrameSer::check`], for fragmented memory. Frame 0 is not refused here:
+/// the previous kernel does not preserve it.
 pub(crate) fn all_singles(frames: &[FrameSer]) -> Option<&[u64]> {
     let words = <[u64]>::ref_from_bytes(frames.as_bytes()).ok()?;
     let all = words.iter().fold(0, |all, word| all | word);

@@ -4,16 +4,17 @@
 
 use super::{
     folio::{Pinned, PinnedBatch},
-    frames::{preserve, unpin, unpreserve, Frames, MIN_BLOCKS},
+    frames::{preserve, unpin, unpreserve, Frames},
+    pinned_extents::PinnedExtents,
+    pinned_run::PinnedRun,
     scan::{Encoding, Properties},
-    shmem, sort,
+    shmem,
     table::Tables,
 };
 use crate::{
     handover::{
         extent::{Entry, Extent, ExtentSer, IN_HEAD},
         memfd::MemfdSer,
-        table::{Frame, TABLE_FRAMES},
     },
     kho::{PreservedArray, PreservedPage},
 };
@@ -82,29 +83,6 @@ impl Entries {
     }
 }
 
-/// Extents whose folios are pinned, until this is dropped.
-///
-/// # Invariants
-///
-/// This owns a pin of each folio in the extents.
-struct PinnedExtents(KVVec<ExtentSer>);
-
-impl PinnedExtents {
-    /// Ends this, whose pins the caller has taken over.
-    fn forget(mut self) {
-        self.0.clear();
-    }
-}
-
-impl Drop for PinnedExtents {
-    fn drop(&mut self) {
-        for entry in self.0.iter() {
-            // SAFETY: By the type invariant this owns the pins.
-            unsafe { unpin(&entry.extent()) };
-        }
-    }
-}
-
 /// The folios of a memfd as "memfd-extents-v2" has them: few entries, and few KHO keys.
 ///
 /// # Invariants
@@ -113,12 +91,12 @@ impl Drop for PinnedExtents {
 /// in them. Each [`Encoding::commit`] adds whole ranges.
 pub(super) struct PreservedExtents {
     entries: Entries,
+    /// What was added last, and will be extents or a table.
+    run: PinnedRun,
+    /// The extents that were added before.
     added: PinnedExtents,
     /// Where tables are better than extents.
     tables: Tables,
-    /// Of those that were added, from where on they are in the last block of the file that can become
-    /// a table, and its number.
-    block: (usize, u64),
     nr_pages: u64,
 }
 
@@ -127,52 +105,43 @@ impl PreservedExtents {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
             entries: Entries::new()?,
-            added: PinnedExtents(KVVec::new()),
+            run: PinnedRun::new(),
+            added: PinnedExtents::new(),
             tables: Tables::new(),
-            block: (0, 0),
             nr_pages: 0,
         })
     }
 
-    /// Plans a table for the last block if that is better.
-    fn end_block(&mut self) -> Result {
-        let (start, block) = self.block;
-        let extents = self.added.0.get_mut(start..).unwrap_or(&mut []);
-        self.tables.plan(extents, block)
-    }
-
-    /// Writes entries for what was added, in the order of memory. Returns their number of pages.
-    fn list_added(&mut self) -> Result<u64> {
-        sort::by_key(&mut self.added.0, ExtentSer::pfn)?;
-        let mut nr_pages = 0;
-        let adjoin = |entry: &ExtentSer, next: &ExtentSer| entry.extent().adjoins(&next.extent());
-        for range in self.added.0.chunk_by(adjoin) {
-            nr_pages += list_range(range, &mut self.entries, &mut self.tables)?;
-        }
-        self.tables.list_added(&mut self.entries)?;
-        Ok(nr_pages)
+    /// Makes a table or extents of the run.
+    fn end_run(&mut self) -> Result {
+        self.tables.plan(&mut self.run)?;
+        self.added.append(&mut self.run)
     }
 
     /// Lists and preserves all that was added. On failure nothing of it is preserved. Returns the
     /// number of pages.
     fn preserve_added(&mut self) -> Result<u64> {
         let start = self.entries.len();
-        self.end_block()?;
-        self.tables.make()?;
-        let nr_pages = self.list_added()?;
+        self.end_run()?;
+        let nr_pages = list(self.added.sorted()?, &mut self.entries)?;
+        self.tables.list_planned(&mut self.entries)?;
         self.preserve_from(start)?;
         self.tables.preserve_added().inspect_err(|_| {
             for range in ranges(&self.entries, start) {
                 unpreserve(&range);
             }
         })?;
-        Ok(nr_pages)
+        Ok(nr_pages + self.tables.nr_planned_pages())
     }
 
     /// Preserves the ranges from entry number `start` on. On failure none of them is.
     fn preserve_from(&self, start: usize) -> Result {
-        for range in ranges(&self.entries, start) {
-            let preserved = shmem::yield_cpu().and_then(|()| preserve(&range));
+        for (i, range) in ranges(&self.entries, start).enumerate() {
+            let yielded = match i % PinnedBatch::MAX {
+                0 => shmem::yield_cpu(),
+                _ => Ok(()),
+            };
+            let preserved = yielded.and_then(|()| preserve(&range));
             if let Err(err) = preserved {
                 for done in ranges(&self.entries, start) {
                     if done.start == range.start {
@@ -189,23 +158,13 @@ impl PreservedExtents {
 
 impl Encoding for PreservedExtents {
     fn add(&mut self, folio: Pinned, extent: Extent) -> Result {
-        let block = extent.index / TABLE_FRAMES as u64;
-        if block != self.block.1 {
-            self.end_block()?;
-            self.block = (self.added.0.len(), block);
+        if extent.order != 0 {
+            return self.added.push(folio, &extent);
         }
-        let in_block = self.added.0.get_mut(self.block.0..);
-        let merged = match in_block.and_then(|extents| extents.last_mut()) {
-            Some(last) => last.merge(&extent),
-            None => false,
-        };
-        if !merged {
-            let entry = ExtentSer::new(&extent).ok_or(EFBIG)?;
-            self.added.0.push(entry, GFP_KERNEL_ACCOUNT)?;
+        if !self.run.is_followed_by(extent.index) {
+            self.end_run()?;
         }
-        // INVARIANT: The extent has taken over the pin.
-        folio.forget();
-        Ok(())
+        self.run.push(folio, extent.pfn, extent.index)
     }
 
     fn commit(&mut self) -> Result {
@@ -213,9 +172,9 @@ impl Encoding for PreservedExtents {
         match self.preserve_added() {
             Ok(nr_pages) => {
                 // INVARIANT: The entries have taken over the pins, and their ranges are preserved.
-                replace(&mut self.added, PinnedExtents(KVVec::new())).forget();
+                replace(&mut self.added, PinnedExtents::new()).forget();
+                self.run = PinnedRun::new();
                 self.tables.commit();
-                self.block = (0, 0);
                 self.nr_pages += nr_pages;
                 Ok(())
             }
@@ -227,9 +186,9 @@ impl Encoding for PreservedExtents {
     }
 
     fn rollback(&mut self) {
-        self.added = PinnedExtents(KVVec::new());
+        self.run = PinnedRun::new();
+        self.added = PinnedExtents::new();
         self.tables.rollback();
-        self.block = (0, 0);
     }
 
     fn nr_pages(&self) -> u64 {
@@ -264,57 +223,36 @@ impl Drop for PreservedExtents {
     }
 }
 
-/// Writes entries for extents and placed pages that adjoin in memory, and the latter into their tables.
-/// Returns the number of pages.
-///
-/// Where there are only placed pages, and not many, they are preserved by themselves, without an entry.
-fn list_range(range: &[ExtentSer], entries: &mut Entries, tables: &mut Tables) -> Result<u64> {
-    let nr_pages = range.iter().map(|entry| entry.extent().nr_pages).sum();
-    let are_singles = nr_pages < MIN_BLOCKS && range.iter().all(ExtentSer::is_placed);
-    // What is to be written, and whether it is placed pages.
+/// Writes entries for extents, which are in the order of memory. Returns the number of pages.
+fn list(extents: &[ExtentSer], entries: &mut Entries) -> Result<u64> {
+    let mut nr_pages = 0;
+    // What is to be written, and whether a range starts with it.
     let mut last: Option<(Extent, bool)> = None;
-    let mut starts_range = true;
-    for (i, entry) in range.iter().enumerate() {
-        if i % PinnedBatch::MAX == 0 {
-            shmem::yield_cpu()?;
-        }
-        let mut extent = entry.extent();
-        if entry.is_placed() {
-            if are_singles {
-                tables.place(&extent, Frame::Single)?;
-                continue;
-            }
-            tables.place(&extent, Frame::Placed)?;
-            // So that they merge with those before.
-            extent.index = last.map_or(0, |(before, _)| before.end_index());
-        }
-        match &mut last {
-            Some((before, is_placed)) if *is_placed == entry.is_placed() => {
+    for some in extents.chunks(PinnedBatch::MAX) {
+        shmem::yield_cpu()?;
+        for extent in some.iter().map(ExtentSer::extent) {
+            nr_pages += extent.nr_pages;
+            let mut starts_range = true;
+            if let Some((before, _)) = &mut last {
                 if before.merge(&extent) {
                     continue;
                 }
+                starts_range = !before.adjoins(&extent);
             }
-            _ => {}
-        }
-        if let Some((before, is_placed)) = last.replace((extent, entry.is_placed())) {
-            entries.push(&listed(&before, is_placed)?.starting_range(starts_range))?;
-            starts_range = false;
+            if let Some((before, starts_range)) = last.replace((extent, starts_range)) {
+                push(entries, &before, starts_range)?;
+            }
         }
     }
-    if let Some((extent, is_placed)) = last {
-        entries.push(&listed(&extent, is_placed)?.starting_range(starts_range))?;
+    if let Some((extent, starts_range)) = last {
+        push(entries, &extent, starts_range)?;
     }
     Ok(nr_pages)
 }
 
-/// The entry for an extent, or for placed pages.
-fn listed(extent: &Extent, is_placed: bool) -> Result<ExtentSer> {
-    let entry = if is_placed {
-        ExtentSer::placed(extent.pfn, extent.nr_pages)
-    } else {
-        ExtentSer::new(extent)
-    };
-    entry.ok_or(EFBIG)
+fn push(entries: &mut Entries, extent: &Extent, starts_range: bool) -> Result {
+    let entry = ExtentSer::new(extent).ok_or(EFBIG)?;
+    entries.push(&entry.starting_range(starts_range))
 }
 
 /// The ranges of page frames that the entries from number `start` on make, the first of which starts

@@ -12,11 +12,15 @@
 mod description;
 mod extent;
 mod folio;
+mod frame_set;
 mod frames;
 mod new_memfd;
+mod pinned_extents;
+mod pinned_run;
 mod radix;
 mod restore;
 mod restored_table;
+mod runs;
 mod scan;
 mod shmem;
 mod sort;

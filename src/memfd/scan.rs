@@ -182,7 +182,9 @@ impl Scan<'_> {
         for folio in batch.drain() {
             folio.settle();
             let extent = folio.extent();
-            self.left.push(*done..extent.index)?;
+            if extent.index != *done {
+                self.left.push(*done..extent.index)?;
+            }
             *done = extent.end_index();
             self.encoding.add(folio, extent)?;
         }

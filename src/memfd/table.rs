@@ -8,7 +8,9 @@
 
 use super::{
     extent::Entries,
-    frames::{preserve_singles, unpin, unpreserve_singles},
+    frame_set::FrameSet,
+    frames::{preserve_singles, unpin, unpreserve_singles, MIN_BLOCKS},
+    pinned_run::PinnedRun,
     shmem,
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     },
     kho::PreservedPage,
 };
-use core::mem::take;
+use core::{mem::replace, ops::Range};
 use kernel::prelude::*;
 
 /// From how many extents on a table is better.
@@ -29,20 +31,78 @@ use kernel::prelude::*;
 /// table takes up to eight times as much: it is the time that users wait for.
 const MIN_EXTENTS: usize = TABLE_FRAMES / 16;
 
-/// A table.
-struct PreservedTable {
-    page: PreservedPage,
-    /// Where its pages are in the file, in pages.
-    index: u64,
+/// What is going to be tables, until this is dropped.
+///
+/// # Invariants
+///
+/// This owns a pin of each page in `frames`, which has [`TABLE_FRAMES`] of them for each of `indices`.
+struct PlannedTables {
+    /// Where in the file the first page of each table is, in pages.
+    indices: KVVec<u64>,
+    /// The page frame numbers, in the order of the file.
+    frames: KVVec<u64>,
 }
+
+impl PlannedTables {
+    const fn new() -> Self {
+        Self {
+            indices: KVVec::new(),
+            frames: KVVec::new(),
+        }
+    }
+
+    /// Ends this, whose pins the caller has taken over.
+    fn forget(mut self) {
+        self.frames.clear();
+    }
+
+    /// The runs in memory that are long enough to be preserved as blocks, in order.
+    fn long_runs(&self) -> Result<LongRuns> {
+        let mut runs = LongRuns(KVVec::new());
+        if !self.frames.is_empty() {
+            FrameSet::new(&self.frames)?.for_each_run(|run| runs.push(run))?;
+        }
+        Ok(runs)
+    }
+}
+
+impl Drop for PlannedTables {
+    fn drop(&mut self) {
+        for &pfn in self.frames.iter() {
+            // SAFETY: By the type invariant this owns the pin.
+            unsafe { unpin(&Extent::folio(pfn, 0, 0)) };
+        }
+    }
+}
+
+/// Runs of page frames, in order.
+struct LongRuns(KVVec<Range<u64>>);
+
+impl LongRuns {
+    /// Adds the next run, if it is long.
+    fn push(&mut self, run: Range<u64>) -> Result {
+        if run.end - run.start >= MIN_BLOCKS {
+            self.0.push(run, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    /// How a page is preserved.
+    fn frame(&self, pfn: u64) -> Frame {
+        let run = self.0.partition_point(|run| run.end <= pfn);
+        match self.0.get(run) {
+            Some(run) if run.start <= pfn => Frame::Placed(pfn),
+            _ => Frame::Single(pfn),
+        }
+    }
+}
+
+/// The page of a table.
+struct PreservedTable(PreservedPage);
 
 impl PreservedTable {
     fn frames(&self) -> &[FrameSer] {
-        <[FrameSer]>::ref_from_bytes(&self.page.0).unwrap_or(&[])
-    }
-
-    fn frames_mut(&mut self) -> &mut [FrameSer] {
-        <[FrameSer]>::mut_from_bytes(&mut self.page.0).unwrap_or(&mut [])
+        <[FrameSer]>::ref_from_bytes(&self.0 .0).unwrap_or(&[])
     }
 
     /// Preserves the pages that are in no range. On failure none of them is.
@@ -71,70 +131,69 @@ impl PreservedTable {
 /// that are single ones there.
 pub(super) struct Tables {
     tables: KVVec<PreservedTable>,
-    /// For which blocks of the file there will be more of them, in order.
-    planned: KVVec<u64>,
-    /// How many of them are written and preserved.
+    /// How many of them are written and preserved. The others are those that are planned.
     committed: usize,
+    planned: PlannedTables,
 }
 
 impl Tables {
     /// No tables.
-    pub(super) fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             tables: KVVec::new(),
-            planned: KVVec::new(),
             committed: 0,
+            planned: PlannedTables::new(),
         }
     }
 
-    /// Plans a table for block number `block` of the file, where `extents` are, if that is better: then
-    /// each of these becomes [`ExtentSer::placed_at`] its position in all tables.
-    ///
-    /// On failure nothing has changed. Context: may sleep.
-    pub(super) fn plan(&mut self, extents: &mut [ExtentSer], block: u64) -> Result {
-        let nr_pages = |entry: &ExtentSer| entry.extent().nr_pages;
-        if extents.len() < MIN_EXTENTS
-            || extents.iter().map(nr_pages).sum::<u64>() != TABLE_FRAMES as u64
-            || extents.iter().any(|entry| entry.extent().order != 0)
-        {
-            return Ok(());
-        }
-        let nr_tables = self.tables.len() + self.planned.len();
-        let mut position = u32::try_from(nr_tables * TABLE_FRAMES)?;
-        self.planned.push(block, GFP_KERNEL_ACCOUNT)?;
-        for entry in extents {
-            let nr_pages = nr_pages(entry) as u32;
-            *entry = entry.placed_at(position);
-            position += nr_pages;
-        }
-        Ok(())
-    }
-
-    /// Makes the tables that were planned.
-    ///
-    /// Not before the whole file was looked at: their pages would lie between those that it is moved
-    /// to, and make many ranges of one.
+    /// Plans a table for a run and takes that over, if a table is better than its extents. On failure
+    /// nothing has changed.
     ///
     /// Context: may sleep.
-    pub(super) fn make(&mut self) -> Result {
-        for block in take(&mut self.planned).iter() {
-            let table = PreservedTable {
-                page: PreservedPage::new()?,
-                index: block * TABLE_FRAMES as u64,
-            };
-            self.tables.push(table, GFP_KERNEL_ACCOUNT)?;
+    pub(super) fn plan(&mut self, run: &mut PinnedRun) -> Result {
+        let Some((index, pfns)) = run.as_table() else {
+            return Ok(());
+        };
+        if run.extents().nth(MIN_EXTENTS - 1).is_none() {
+            return Ok(());
         }
+        let PlannedTables { indices, frames } = &mut self.planned;
+        indices.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        frames.extend_from_slice(pfns, GFP_KERNEL_ACCOUNT)?;
+        indices.push(index, GFP_KERNEL_ACCOUNT)?;
+        // INVARIANT: The pins are those of the planned table from now on.
+        run.forget();
         Ok(())
     }
 
-    /// Writes pages, placed at a position, into their table. `frame` tells how they are preserved.
-    pub(super) fn place(&mut self, pages: &Extent, frame: fn(u64) -> Frame) -> Result {
-        let position = pages.index as usize;
-        let table = self.tables.get_mut(position / TABLE_FRAMES);
-        let slots = table.ok_or(EINVAL)?.frames_mut();
-        let slots = slots.get_mut(position % TABLE_FRAMES..).ok_or(EINVAL)?;
-        for (slot, pfn) in slots.iter_mut().zip(pages.pfn..pages.end_pfn()) {
-            *slot = FrameSer::new(frame(pfn));
+    /// Number of pages in the tables that are planned.
+    pub(super) fn nr_planned_pages(&self) -> u64 {
+        self.planned.frames.len() as u64
+    }
+
+    /// Makes the tables that were planned, and lists them, and the runs of their pages that are long.
+    ///
+    /// Not before the whole file was looked at: the pages that they are would lie between those that
+    /// it is moved to, and make many ranges of one. On failure only [`Self::rollback`] may follow.
+    ///
+    /// Context: may sleep, and yields the CPU.
+    pub(super) fn list_planned(&mut self, entries: &mut Entries) -> Result {
+        let PlannedTables { indices, frames } = &self.planned;
+        let runs = self.planned.long_runs()?;
+        for run in runs.0.iter() {
+            let placed = ExtentSer::placed(run.start, run.end - run.start);
+            entries.push(&placed.ok_or(EFBIG)?.starting_range(true))?;
+        }
+        for (&index, frames) in indices.iter().zip(frames.chunks_exact(TABLE_FRAMES)) {
+            shmem::yield_cpu()?;
+            let mut page = PreservedPage::new()?;
+            let slots = <[FrameSer]>::mut_from_bytes(&mut page.0).map_err(|_| EINVAL)?;
+            for (slot, &pfn) in slots.iter_mut().zip(frames) {
+                *slot = FrameSer::new(runs.frame(pfn));
+            }
+            let entry = ExtentSer::table(page.phys() >> kernel::page::PAGE_SHIFT, index);
+            entries.push(&entry.ok_or(EFBIG)?)?;
+            self.tables.push(PreservedTable(page), GFP_KERNEL_ACCOUNT)?;
         }
         Ok(())
     }
@@ -143,39 +202,30 @@ impl Tables {
         self.tables.get(self.committed..).unwrap_or(&[])
     }
 
-    /// Writes entries for the tables that were added.
-    pub(super) fn list_added(&self, entries: &mut Entries) -> Result {
-        for table in self.added() {
-            let pfn = table.page.phys() >> kernel::page::PAGE_SHIFT;
-            entries.push(&ExtentSer::table(pfn, table.index).ok_or(EFBIG)?)?;
-        }
-        Ok(())
-    }
-
-    /// Preserves the single pages of the tables that were added. On failure none of them is.
+    /// Preserves the single pages of the tables that were listed. On failure none of them is.
+    ///
+    /// Context: may sleep, and yields the CPU.
     pub(super) fn preserve_added(&self) -> Result {
         for (i, table) in self.added().iter().enumerate() {
             if let Err(err) = table.preserve() {
-                self.added()
-                    .iter()
-                    .take(i)
-                    .for_each(PreservedTable::unpreserve);
+                let done = self.added().iter().take(i);
+                done.for_each(PreservedTable::unpreserve);
                 return Err(err);
             }
         }
         Ok(())
     }
 
-    /// Keeps what [`Self::preserve_added`] has preserved, and takes over the pins of all pages in the
-    /// tables that were added.
+    /// Keeps the tables that were listed and preserved.
     pub(super) fn commit(&mut self) {
-        // INVARIANT: By the contract of this function.
+        // INVARIANT: The tables have taken over the pins.
+        replace(&mut self.planned, PlannedTables::new()).forget();
         self.committed = self.tables.len();
     }
 
-    /// Lets go of the tables that were added since the last [`Self::commit`].
+    /// Lets go of what was planned since the last [`Self::commit`].
     pub(super) fn rollback(&mut self) {
-        self.planned.clear();
+        self.planned = PlannedTables::new();
         self.tables.truncate(self.committed);
     }
 }

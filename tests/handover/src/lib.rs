@@ -30,6 +30,11 @@ mod handover;
 #[path = "../../../src/memfd/radix.rs"]
 mod radix;
 
+#[allow(dead_code)]
+#[rustfmt::skip]
+#[path = "../../../src/memfd/runs.rs"]
+mod runs;
+
 pub mod damage;
 pub mod example;
 pub mod locate;

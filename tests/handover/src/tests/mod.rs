@@ -14,6 +14,7 @@ mod luo;
 mod memfd;
 mod radix;
 mod random_page;
+mod runs;
 mod stress;
 mod table;
 mod whole;
