@@ -62,7 +62,8 @@ impl PinnedRun {
         })
     }
 
-    /// Where in the file the run is, and its page frame numbers, if they are as many as a table has.
+    /// Where in the file the run is, and its page frame numbers, if they are as many as a table has:
+    /// then it begins where a table may, as all runs end there.
     pub(super) fn as_table(&self) -> Option<(u64, &[u64])> {
         (self.frames.len() == TABLE_FRAMES).then_some((self.index, &self.frames))
     }
