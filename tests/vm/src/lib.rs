@@ -14,6 +14,7 @@ pub mod init;
 pub mod kexec;
 pub mod kmsg;
 pub mod listen;
+pub mod pressure;
 pub mod process;
 pub mod report;
 pub mod test;

@@ -6,7 +6,7 @@
 //! what the plan says and powers off; on the host `luo-vm list` prints the test cases as JSON for the harness; and as
 //! `kexec` it stands in for the tool of that name.
 
-use luo_vm::{cases, init, kexec, listen};
+use luo_vm::{cases, init, kexec, listen, pressure};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("listen") => listen::applet(),
+        Some("pressure") => pressure::applet(),
         _ => {
             eprintln!("usage: luo-vm list   print the test cases as JSON\nAs process 1 it is the VM's /init.");
             ExitCode::FAILURE

@@ -6,10 +6,11 @@
 use super::common::journal::{Journaled, Random, BLOCK, PER_PAGE};
 use super::common::luo::Device;
 use super::common::memfd;
-use super::common::pages::{Pages, PAGE};
+use super::common::pages::PAGE;
 use super::common::seen::data_ranges;
 use super::common::{only_ours, refused};
 use crate::ctx::Ctx;
+use crate::pressure::{Pressure, KILLED};
 use crate::test::{Config, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
@@ -25,7 +26,11 @@ pub const TESTS: &[Test] = &[
     Test::new("random_in_v2", CONFIG.params("memfd_v2=1"), &[begin, end]),
 ];
 
-const CONFIG: Config = Config::new().memory_mib(768).swap_mib(256).timeout_s(600);
+const CONFIG: Config = Config::new()
+    .memory_mib(768)
+    .swap_mib(256)
+    .timeout_s(600)
+    .allow_log(&[KILLED]);
 
 const THREADS: usize = 4;
 /// Pages of which each thread has some for itself.
@@ -37,8 +42,7 @@ const TAIL: Range<usize> = 14_000..16_000;
 const PAGES: usize = TAIL.end;
 /// How much is done between two events.
 const STEPS: u64 = 1000;
-/// How much of the memory that is available is left for the file, which takes more, and until which phase.
-const LEFT: usize = 50 << 20;
+/// Until which phase memory is short.
 const PRESSED: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(200);
 const TOKENS: [u64; 2] = [7, 8];
@@ -67,6 +71,10 @@ struct Shared {
     seen: [AtomicUsize; THREADS],
     /// Held while the file has another size.
     resized: Mutex<()>,
+    /// How many pages the kernel has reclaimed since the threads began.
+    reclaimed: AtomicU64,
+    /// How often the process that takes memory was killed.
+    kills: AtomicUsize,
 }
 
 impl Shared {
@@ -77,6 +85,8 @@ impl Shared {
             done: Default::default(),
             seen: Default::default(),
             resized: Mutex::new(()),
+            reclaimed: AtomicU64::new(0),
+            kills: AtomicUsize::new(0),
         }
     }
 
@@ -93,6 +103,18 @@ impl Shared {
             !alive || self.done.iter().zip(&start).all(enough)
         })?;
         ensure!(alive, "a thread has failed");
+        Ok(())
+    }
+
+    /// Waits until the kernel has reclaimed memory, which a test under pressure must have seen.
+    fn be_pressed(&self, ctx: &Ctx, what: &str) -> Result<()> {
+        let reclaimed = || self.reclaimed.load(Ordering::SeqCst);
+        ctx.wait_for("reclaim", PATIENCE, || reclaimed() > 0)?;
+        ctx.figure(&format!(
+            "{what}: {} pages reclaimed, {} times what takes memory was killed",
+            reclaimed(),
+            self.kills.load(Ordering::SeqCst)
+        ));
         Ok(())
     }
 
@@ -252,39 +274,35 @@ impl Thread<'_> {
     }
 }
 
-/// Takes so much memory that something must be swapped out, again and again. What it writes takes little room in
-/// compressed memory.
-fn press(shared: &Shared, pages: usize) -> Result<()> {
-    let mut pressure = Pages::new(pages)?;
+/// Keeps memory short.
+fn press(shared: &Shared, mut pressure: Pressure) -> Result<()> {
     let work = || -> u64 { shared.done.iter().map(|n| n.load(Ordering::SeqCst)).sum() };
-    for page in (0..pages).cycle() {
+    loop {
         // Some at a time, between which the others do some work: the kernel is to reclaim, and not to do nothing else.
         let start = work();
-        while page % (pages / 16) == 0 && work() < start + 200 {
+        while work() < start + 200 {
             if shared.phase.load(Ordering::SeqCst) > PRESSED {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        pressure.put(page * PAGE, &[page as u8]);
+        pressure.step()?;
+        shared
+            .reclaimed
+            .store(pressure.reclaimed()?, Ordering::SeqCst);
+        shared.kills.store(pressure.kills(), Ordering::SeqCst);
     }
-    Ok(())
-}
-
-/// How many pages are so much memory that there is not enough for the file, too.
-fn too_many_pages(ctx: &Ctx) -> Result<usize> {
-    Ok(ctx.meminfo_kib("MemAvailable")? as usize / 4 - (LEFT >> 12))
 }
 
 /// Runs the threads beside `main`.
 fn with_threads(
-    pages: usize,
     shared: &Shared,
     (seed, salt): (u64, u64),
     main: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
+    let pressure = Pressure::new()?;
     std::thread::scope(|scope| {
-        scope.spawn(move || press(shared, pages));
+        let pressing = scope.spawn(move || press(shared, pressure));
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {
                 let random = Random::new(seed ^ salt ^ (number as u64 + 1) << 40);
@@ -301,6 +319,7 @@ fn with_threads(
         for thread in threads {
             thread.join().expect("threads do not panic")?;
         }
+        pressing.join().expect("threads do not panic")?;
         result
     })
     .with_context(|| format!("LUO_SEED={seed}"))
@@ -317,9 +336,7 @@ fn begin(ctx: &mut Ctx) -> Result<()> {
         model.write(first..first + PER_PAGE, first % 2 == 0)?;
     }
     let shared = Shared::new(model);
-    with_threads(too_many_pages(ctx)?, &shared, (seed, 0), || {
-        preserve_and_jump(ctx, &shared)
-    })
+    with_threads(&shared, (seed, 0), || preserve_and_jump(ctx, &shared))
 }
 
 /// PRESERVE_FD of the file in use, with its journal; then on until the kexec, and into it.
@@ -334,6 +351,7 @@ fn preserve_and_jump(ctx: &mut Ctx, shared: &Shared) -> Result<()> {
     }
     shared.enter(ctx, Phase::Preserved)?;
     shared.work(ctx, STEPS)?;
+    shared.be_pressed(ctx, "preserved")?;
     if let Err((errno, _)) = session.prepare() {
         bail!("PREPARE: {errno}");
     }
@@ -356,17 +374,13 @@ fn arrive(ctx: &mut Ctx) -> Result<(Shared, u64)> {
     let model = Journaled::open(file?, journal?, PAGES, seed)?;
     model.settle().context("settling")?;
     let shared = Shared::new(model);
-    with_threads(
-        too_many_pages(ctx)?,
-        &shared,
-        (seed, ctx.stage() as u64),
-        || {
-            shared.work(ctx, STEPS)?;
-            session.finish()?;
-            shared.work(ctx, STEPS)?;
-            shared.enter(ctx, Phase::Over)
-        },
-    )?;
+    with_threads(&shared, (seed, ctx.stage() as u64), || {
+        shared.work(ctx, STEPS)?;
+        session.finish()?;
+        shared.work(ctx, STEPS)?;
+        shared.be_pressed(ctx, "finished")?;
+        shared.enter(ctx, Phase::Over)
+    })?;
     shared
         .model
         .check_all()
@@ -382,9 +396,7 @@ fn end(ctx: &mut Ctx) -> Result<()> {
 fn go_on(ctx: &mut Ctx) -> Result<()> {
     let (shared, seed) = arrive(ctx)?;
     shared.phase.store(0, Ordering::SeqCst);
-    with_threads(too_many_pages(ctx)?, &shared, (seed, 0xff), || {
-        preserve_and_jump(ctx, &shared)
-    })
+    with_threads(&shared, (seed, 0xff), || preserve_and_jump(ctx, &shared))
 }
 
 /// Fails unless there is data wherever something was written, and the file's blocks are for just that.
