@@ -30,6 +30,8 @@ const SOCKET: &str = "/run/guest.sock";
 const LOG: &str = "/run/guest.log";
 /// Emulated within an emulation, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Its memory. The kernel of `make check-debug` takes 80 MiB of it before its first line, and an eighth of all for KASAN.
+const MEMORY_MIB: &str = "256";
 /// The console's name in its session, and its size: some thousand lines.
 const CONSOLE: &str = "console";
 const CONSOLE_SIZE: u64 = 1 << 20;
@@ -188,7 +190,7 @@ impl Guest {
         let mut command = vmm("run");
         command
             .args(["--session", SESSION, "--append", CMDLINE])
-            .args(["--cpus", &cpus.to_string(), "--memory", "128"])
+            .args(["--cpus", &cpus.to_string(), "--memory", MEMORY_MIB])
             .arg("--kernel")
             .arg(kexec::disk(DISK_KERNEL)?)
             .arg("--initramfs")
