@@ -60,8 +60,9 @@ pub trait FileHandler: Send + Sync {
     /// Makes a file of `data`, which the previous kernel's [`PreservedFile::freeze`] returned. It is
     /// input: it may be anything.
     ///
-    /// Called once; the error is remembered.
-    fn retrieve(&self, data: u64) -> Result<ARef<File>>;
+    /// Not called again, unless nothing was touched: an error is [`NotRetrieved::Lost`] if not said
+    /// otherwise.
+    fn retrieve(&self, data: u64) -> Result<ARef<File>, NotRetrieved>;
 
     /// Whether all is done that must be done before [`Self::finish`].
     fn can_finish(&self, _data: u64, _outcome: &Outcome) -> bool {
@@ -85,6 +86,20 @@ pub trait PreservedFile: Send + Sync {
 
     /// Undoes [`Self::freeze`]: the kexec does not take place.
     fn unfreeze(&self) {}
+}
+
+/// Why [`FileHandler::retrieve`] made no file.
+pub enum NotRetrieved {
+    /// All is as it was: the next try may do better.
+    Untouched(Error),
+    /// What the previous kernel left is of no use, or was used up: the error is remembered.
+    Lost(Error),
+}
+
+impl From<Error> for NotRetrieved {
+    fn from(err: Error) -> Self {
+        Self::Lost(err)
+    }
 }
 
 /// What became of a file in the new kernel.

@@ -18,7 +18,7 @@ use kernel::{
     types::ForeignOwnable,
 };
 use luo::{
-    handler::{FileHandler, Outcome, PreservedFile},
+    handler::{FileHandler, NotRetrieved, Outcome, PreservedFile},
     Compatible,
 };
 use zerocopy_derive::{Immutable, KnownLayout};
@@ -120,9 +120,9 @@ impl FileHandler for NoteHandler {
         Ok(KBox::new(Pinned(preserved), GFP_KERNEL_ACCOUNT)?)
     }
 
-    fn retrieve(&self, data: u64) -> Result<ARef<File>> {
+    fn retrieve(&self, data: u64) -> Result<ARef<File>, NotRetrieved> {
         let NoteSer { writes, note } = page::take(data)?;
-        self.file(Note::new(Content { writes, note })?)
+        Ok(self.file(Note::new(Content { writes, note })?)?)
     }
 
     fn finish(&self, data: u64, outcome: &Outcome) {

@@ -4,7 +4,7 @@
 
 use super::to_result;
 use crate::{
-    handler::{FileHandler, Outcome, PreservedFile},
+    handler::{FileHandler, NotRetrieved, Outcome, PreservedFile},
     handover::luo::Compatible,
     module_ref::Owner,
 };
@@ -148,7 +148,7 @@ impl FileHandler for CHandler {
         Ok(preserved)
     }
 
-    fn retrieve(&self, data: u64) -> Result<ARef<File>> {
+    fn retrieve(&self, data: u64) -> Result<ARef<File>, NotRetrieved> {
         let call = self.raw.ops().retrieve.ok_or(EINVAL)?;
         let mut args = self.raw.args(null_mut(), data, null_mut());
         // SAFETY: A callback of C asks for no more than valid pointers.

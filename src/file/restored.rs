@@ -5,7 +5,7 @@
 use super::identity::{Identity, Room};
 use crate::{
     fault,
-    handler::{FlbFinish, Handler, Outcome},
+    handler::{FlbFinish, Handler, NotRetrieved, Outcome},
     handover::luo::{Compatible, FileSer},
 };
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
@@ -57,7 +57,7 @@ impl Restored {
     /// Makes the file, or returns the one that was made before.
     ///
     /// Fails with `ENOENT` as long as there is no handler for it. An error of the handler is final,
-    /// and returned again.
+    /// and returned again, unless it says that nothing was touched: then this is still pending.
     pub(crate) fn retrieve(&mut self) -> Result<ARef<File>> {
         match &self.outcome {
             Outcome::Retrieved(file) => return Ok(file.clone()),
@@ -68,7 +68,10 @@ impl Restored {
         // Made ahead: want of memory must not cost a file that was made.
         let room = Room::new()?;
         let handler = self.handler.insert(handler);
-        let retrieved = fault::point().and_then(|()| handler.retrieve(self.data));
+        let retrieved = match fault::point() {
+            Ok(()) => handler.retrieve(self.data),
+            Err(err) => Err(NotRetrieved::Untouched(err)),
+        };
         let made = retrieved.and_then(|file| {
             let identity = room.take(handler.identity(&file))?;
             Ok((file, identity))
@@ -79,7 +82,11 @@ impl Restored {
                 self.outcome = Outcome::Retrieved(file.clone());
                 Ok(file)
             }
-            Err(err) => {
+            Err(NotRetrieved::Untouched(err)) => {
+                self.handler = None;
+                Err(err)
+            }
+            Err(NotRetrieved::Lost(err)) => {
                 self.outcome = Outcome::Failed(err);
                 Err(err)
             }

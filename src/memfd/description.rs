@@ -25,7 +25,7 @@ use zerocopy::{Immutable, KnownLayout};
 /// The description of a memfd, taken over from the previous kernel: freed when dropped.
 pub(super) struct Description {
     format: Format,
-    pub(super) memfd: MemfdSer,
+    memfd: MemfdSer,
     /// The page of the description itself.
     head: Option<RestoredPages>,
     /// The pages with the array of entries, in order.
@@ -88,12 +88,17 @@ impl From<Refusal> for Error {
     }
 }
 
-impl Description {
-    /// Takes over the description at `pa`, of any value.
-    ///
-    /// The pages are ours before they are believed: an entry that claims one of them as the user's
-    /// data is found out. On failure they are kept.
-    pub(super) fn claim(format: Format, pa: u64) -> Result<Self, Refusal> {
+/// The head of a description, as it was read and checked: nothing is taken over yet.
+pub(super) struct Head {
+    format: Format,
+    pa: u64,
+    memfd: MemfdSer,
+    scratch: KBox<Page>,
+}
+
+impl Head {
+    /// Reads the head of the description at `pa`, of any value.
+    pub(super) fn read(format: Format, pa: u64) -> Result<Self, Refusal> {
         let mut scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
         if !Incoming.read(pa, &mut scratch) {
             return Err(Malformed::NotPreserved(pa).into());
@@ -104,10 +109,29 @@ impl Description {
         if memfd.seals & !KNOWN_SEALS != 0 {
             return Err(Refusal::UnknownSeals(memfd.seals));
         }
-
-        let mut description = Self {
+        Ok(Self {
             format,
+            pa,
             memfd,
+            scratch,
+        })
+    }
+
+    /// What the memfd is beside its pages.
+    pub(super) fn memfd(&self) -> &MemfdSer {
+        &self.memfd
+    }
+}
+
+impl Description {
+    /// Takes over the description with this head.
+    ///
+    /// The pages are ours before they are believed: an entry that claims one of them as the user's
+    /// data is found out. On failure they are kept.
+    pub(super) fn claim(mut head: Head) -> Result<Self, Refusal> {
+        let mut description = Self {
+            format: head.format,
+            memfd: head.memfd,
             head: None,
             array: KVVec::new(),
             ranges: KVVec::new(),
@@ -115,7 +139,7 @@ impl Description {
             other: KVec::new(),
         };
         let checked = description
-            .claim_pages(pa, &mut scratch)
+            .claim_pages(head.pa, &mut head.scratch)
             .and_then(|()| description.check());
         match checked {
             Ok(()) => Ok(description),

@@ -27,7 +27,7 @@ mod sort;
 mod table;
 
 use crate::{
-    handler::{FileHandler, Outcome, PreservedFile, Registration},
+    handler::{FileHandler, NotRetrieved, Outcome, PreservedFile, Registration},
     handover::{
         extent::{COMPATIBLE_EXTENTS, COMPATIBLE_EXTENTS_V1, IN_HEAD},
         luo::Compatible,
@@ -121,7 +121,7 @@ impl FileHandler for MemfdHandler {
         Ok(PreservedMemfd::new(self.format, file.clone())?)
     }
 
-    fn retrieve(&self, data: u64) -> Result<ARef<File>> {
+    fn retrieve(&self, data: u64) -> Result<ARef<File>, NotRetrieved> {
         restore::retrieve(self.format, data)
     }
 

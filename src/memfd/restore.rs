@@ -3,11 +3,11 @@
 //! Making a memfd of what the previous kernel handed over.
 
 use super::{
-    description::{Description, Refusal},
+    description::{Description, Head, Refusal},
     new_memfd::{NewMemfd, Restored, RestoredExtent, Runs},
     Format,
 };
-use crate::{handover::Malformed, log::warn_limited};
+use crate::{handler::NotRetrieved, handover::Malformed, log::warn_limited};
 use kernel::{fs::File, prelude::*, sync::aref::ARef};
 
 /// Makes a memfd of the description at `pa`, of any value.
@@ -15,22 +15,24 @@ use kernel::{fs::File, prelude::*, sync::aref::ARef};
 /// The pages are in the file when this returns, but come into its page cache later: see
 /// [`NewMemfd::add`]. On failure all memory is kept.
 ///
+/// What is most likely to fail is the new memfd, which is charged to the caller: it is made before
+/// anything is touched.
+///
 /// Context: may sleep.
-pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>> {
-    let mut description = Description::claim(format, pa)?;
-    let memfd = match NewMemfd::new(&description.memfd) {
-        Ok(memfd) => memfd,
-        Err(err) => {
-            description.leak();
-            return Err(err);
-        }
+pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>, NotRetrieved> {
+    let head = match Head::read(format, pa) {
+        Ok(head) => head,
+        Err(Refusal::Failed(err)) => return Err(NotRetrieved::Untouched(err)),
+        Err(why) => return Err(Error::from(why).into()),
     };
+    let memfd = NewMemfd::new(head.memfd()).map_err(NotRetrieved::Untouched)?;
+    let mut description = Description::claim(head).map_err(Error::from)?;
     match fill(&memfd, &mut description) {
         Ok(()) => Ok(memfd.into_file()),
         Err(why) => {
             memfd.leak();
             description.leak();
-            Err(why.into())
+            Err(Error::from(why).into())
         }
     }
 }
@@ -78,7 +80,8 @@ fn add(memfd: &NewMemfd, runs: &mut Runs) -> Result<(), Refusal> {
 ///
 /// Context: may sleep.
 pub(super) fn discard(format: Format, pa: u64) {
-    let freed = Description::claim(format, pa).and_then(|mut description| {
+    let claimed = Head::read(format, pa).and_then(Description::claim);
+    let freed = claimed.and_then(|mut description| {
         let freed = description.claim_all(|piece| {
             piece.free();
             Ok(())

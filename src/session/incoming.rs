@@ -125,6 +125,8 @@ impl IncomingSession {
         retrieved.inspect_err(|err| {
             let advice = if *err == ENOENT {
                 "load the module that handles it and try again"
+            } else if file.is_pending() {
+                "nothing was touched: try again when there is memory for it"
             } else {
                 "there is no second try in this kernel, and its memory is kept until the next kexec"
             };

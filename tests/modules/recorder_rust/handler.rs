@@ -17,7 +17,7 @@ use kernel::{
     types::ForeignOwnable,
 };
 use luo::{
-    handler::{FileHandler, Outcome, PreservedFile},
+    handler::{FileHandler, NotRetrieved, Outcome, PreservedFile},
     Compatible,
 };
 
@@ -107,10 +107,10 @@ impl FileHandler for RecHandler {
         Ok(KBox::new(Preserved(id), GFP_KERNEL)?)
     }
 
-    fn retrieve(&self, data: u64) -> Result<ARef<File>> {
+    fn retrieve(&self, data: u64) -> Result<ARef<File>, NotRetrieved> {
         note(fmt!("retrieve c{data}"));
         fails(c"retrieve")?;
-        self.file(data)
+        Ok(self.file(data)?)
     }
 
     fn can_finish(&self, data: u64, outcome: &Outcome) -> bool {

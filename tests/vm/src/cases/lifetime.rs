@@ -3,6 +3,7 @@
 //! A session lasts until its last descriptor is closed, by whatever way, and then lets go of everything.
 
 use super::common::luo::{Device, Session};
+use super::common::nobody::as_nobody;
 use super::common::pages::PAGE;
 use super::common::{data, memfd, open_fds, refused, still_works, FdLimit};
 use crate::ctx::Ctx;
@@ -25,6 +26,11 @@ pub const TESTS: &[Test] = &[
         "no_room_for_fd_incoming",
         Config::new(),
         &[hand_on, no_room_incoming],
+    ),
+    Test::new(
+        "no_more_files_incoming",
+        Config::new(),
+        &[hand_on, no_more_files],
     ),
 ];
 
@@ -250,6 +256,31 @@ fn no_room_incoming(_: &mut Ctx) -> Result<()> {
     }
     for token in [1, 2] {
         is_free(&session.retrieve(token).context("with room for it")?)?;
+    }
+    session.finish()?;
+    Ok(())
+}
+
+/// The kernel makes no file for a user any more. What was not touched for that can be had when it does again.
+fn no_more_files(ctx: &mut Ctx) -> Result<()> {
+    const FILE_MAX: &str = "/proc/sys/fs/file-max";
+    let session = Device::open()?.retrieve_session("room")?;
+    let before = std::fs::read(FILE_MAX)?;
+    std::fs::write(FILE_MAX, "0")?;
+    let tried = as_nobody(|| {
+        for _ in 0..3 {
+            for token in [1, 2] {
+                refused("RETRIEVE_FD", session.retrieve(token), Errno::ENFILE)?;
+            }
+        }
+        Ok(())
+    });
+    std::fs::write(FILE_MAX, before)?;
+    tried?;
+    ctx.log().expect("nothing was touched: try again")?;
+    ensure!(session.state()?.2 == 0, "something was retrieved");
+    for token in [1, 2] {
+        is_free(&session.retrieve(token).context("when it does again")?)?;
     }
     session.finish()?;
     Ok(())

@@ -16,6 +16,7 @@ pub mod luoctl;
 pub mod memfd;
 pub mod memfd_ops;
 pub mod modules;
+pub mod nobody;
 pub mod owned;
 pub mod pages;
 pub mod scene;

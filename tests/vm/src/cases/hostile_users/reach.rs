@@ -3,48 +3,16 @@
 //! Who reaches what: the device is for whom its mode lets in, a session for whom somebody gave its descriptor.
 
 use super::super::common::luo::{Device, Session, CREATE_SESSION, DEVICE, RETRIEVE_SESSION};
+use super::super::common::nobody::as_nobody;
 use super::super::common::{
     data, errno_of, is_ours, memfd, name_bytes, refused, session_by_bytes, still_works,
 };
 use crate::ctx::Ctx;
-use crate::process::{Child, Said};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
-use nix::unistd::{setresgid, setresuid, Gid, Uid};
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
-
-const NOBODY: u32 = 65534;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Becomes somebody without any right: to be done in a child process.
-fn drop_rights() -> Result<()> {
-    nix::unistd::setgroups(&[])?;
-    let (gid, uid) = (Gid::from_raw(NOBODY), Uid::from_raw(NOBODY));
-    setresgid(gid, gid, gid)?;
-    // With the last user id of root go all capabilities.
-    setresuid(uid, uid, uid)?;
-    Ok(())
-}
-
-/// Does something as somebody without any right.
-fn as_nobody(body: impl FnOnce() -> Result<()>) -> Result<()> {
-    let mut child = Child::spawn(|pipe| {
-        let said = match drop_rights().and_then(|()| body()) {
-            Ok(()) => "done".into(),
-            Err(err) => format!("{err:#}"),
-        };
-        let _ = writeln!(pipe, "{said}");
-    })?;
-    match child.listen(PATIENCE)? {
-        Said::Line(line) if line == "done" => child.wait().map(drop),
-        Said::Line(line) => bail!("as nobody: {line}"),
-        said => bail!("as nobody: {said:?}"),
-    }
-}
 
 fn cannot_open() -> Result<()> {
     for options in [

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Somebody without any right.
+
+use crate::process::{Child, Said};
+use anyhow::{bail, Result};
+use nix::unistd::{setresgid, setresuid, Gid, Uid};
+use std::io::Write;
+use std::time::Duration;
+
+const NOBODY: u32 = 65534;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Becomes somebody without any right: to be done in a child process.
+fn drop_rights() -> Result<()> {
+    nix::unistd::setgroups(&[])?;
+    let (gid, uid) = (Gid::from_raw(NOBODY), Uid::from_raw(NOBODY));
+    setresgid(gid, gid, gid)?;
+    // With the last user id of root go all capabilities.
+    setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// Does something as somebody without any right.
+pub fn as_nobody(body: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut child = Child::spawn(|pipe| {
+        let said = match drop_rights().and_then(|()| body()) {
+            Ok(()) => "done".into(),
+            Err(err) => format!("{err:#}"),
+        };
+        let _ = writeln!(pipe, "{said}");
+    })?;
+    match child.listen(PATIENCE)? {
+        Said::Line(line) if line == "done" => child.wait().map(drop),
+        Said::Line(line) => bail!("as nobody: {line}"),
+        said => bail!("as nobody: {said:?}"),
+    }
+}
