@@ -51,6 +51,15 @@ fn few() {
     ]);
 }
 
+/// So many that a pass looks at as many bits as it can.
+#[test]
+fn many() {
+    for step in [1, 7, 12_345, (1 << 52) / 10_000] {
+        let pfns = (0..10_000u64).map(|i| 1000 + i * 7919 % 10_000 * step);
+        check((0..).zip(pfns).map(|(i, pfn)| extent(pfn, i)).collect());
+    }
+}
+
 /// One pass, two, three: the result is in the same place.
 #[test]
 fn each_number_of_passes() {
