@@ -143,7 +143,7 @@ check-debug: SKIP = $(NOT_ON_DEBUG)
 check-kcsan: SKIP = $(NOT_ON_KCSAN)
 check-debug check-kcsan: check-%:
 	@VARIANT=$* LUO_SKIP='$(SKIP)' LUO_CMDLINE='no5lvl pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M' \
-		LUO_MORE_MEMORY=2048 \
+		LUO_MORE_MEMORY=2560 \
 		$(MAKE) --no-print-directory BUILD=$(BUILD)/$* check-vm
 
 # Every step of every call fails once: on a kernel with tools/kernel/faults.config,
