@@ -29,7 +29,7 @@ pub const TESTS: &[Test] = &[
 const CONFIG: Config = Config::new()
     .memory_mib(768)
     .swap_mib(256)
-    .timeout_s(600)
+    .timeout_s(1200)
     .allow_log(&[KILLED]);
 
 const THREADS: usize = 4;
