@@ -21,7 +21,8 @@ const PIECE: usize = 1 << 16;
 pub(crate) const NR_COUNTERS: usize = 1 << BITS;
 
 /// Sorts `items` by `key`, with `scratch` of the same length. `between` is called before each
-/// [`PIECE`] of them in each pass; its error ends the sort, with the items in any order.
+/// [`PIECE`] of them in each pass; its error ends the sort, with the items in any order, but all of
+/// them: what they own must not be lost, or owned twice.
 ///
 /// A radix sort from the least significant digit on (Knuth, TAOCP 3, 5.2.5), which leaves out the
 /// digits that all keys have in common.
@@ -43,20 +44,25 @@ pub(crate) fn sort<T: Copy, E>(
     let nr_bits = u64::BITS - high.saturating_sub(low).leading_zeros();
     let (mut from, mut to) = (items, scratch);
     let mut nr_passes = 0;
+    let mut done = Ok(());
     for shift in (0..nr_bits).step_by(BITS as usize) {
         let digit = |item: &T| ((key(item) - low) >> shift) as usize % NR_COUNTERS;
-        pass(from, to, counters, digit, &mut between)?;
+        done = pass(from, to, counters, digit, &mut between);
+        if done.is_err() {
+            break;
+        }
         swap(&mut from, &mut to);
         nr_passes += 1;
     }
     if nr_passes % 2 == 1 {
-        // The sorted ones are in what was the scratch.
+        // What the last whole pass has made is in what was the scratch.
         to.copy_from_slice(from);
     }
-    Ok(())
+    done
 }
 
-/// Copies `from` to `to` in the order of `digit`; those with equal digits stay in order.
+/// Copies `from` to `to` in the order of `digit`; those with equal digits stay in order. On failure
+/// `to` is of no use.
 fn pass<T: Copy, E>(
     from: &[T],
     to: &mut [T],

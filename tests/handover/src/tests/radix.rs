@@ -97,6 +97,37 @@ fn ends_when_told_to() {
     assert_eq!(done, Err("killed"));
 }
 
+/// Items own something: whenever the sort ends, each of them is there once.
+#[test]
+fn loses_nothing_when_told_to_end() {
+    const NR: u64 = 140_000;
+    let extents: Vec<_> = (0..NR).map(|i| extent(1 + i * 7919 % NR * 9, i)).collect();
+    for end in 0.. {
+        let (mut items, mut scratch) = (extents.clone(), extents.clone());
+        let mut calls = 0;
+        let done = sort(
+            &mut items,
+            &mut scratch,
+            &mut [0; NR_COUNTERS],
+            |extent| extent.pfn,
+            || {
+                calls += 1;
+                if calls > end {
+                    Err("killed")
+                } else {
+                    Ok(())
+                }
+            },
+        );
+        items.sort_by_key(|extent| extent.index);
+        assert!(items == extents, "ended by call {end}");
+        if done.is_ok() {
+            assert!(end > 10, "{end} calls are too few to tell anything");
+            break;
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any(frames in prop::collection::vec(
