@@ -104,7 +104,7 @@ impl From<Error> for NotRetrieved {
 
 /// What became of a file in the new kernel.
 pub enum Outcome {
-    /// Nobody asked for it.
+    /// Nobody was given it, and nothing was touched.
     Pending,
     /// It was retrieved, as this file.
     Retrieved(ARef<File>),

@@ -49,7 +49,7 @@ impl Restored {
         matches!(self.outcome, Outcome::Retrieved(_))
     }
 
-    /// Whether nobody has tried to retrieve the file.
+    /// Whether the file is as the previous kernel left it.
     pub(crate) fn is_pending(&self) -> bool {
         matches!(self.outcome, Outcome::Pending)
     }

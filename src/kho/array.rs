@@ -80,10 +80,14 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
         }
     }
 
-    /// Appends a page, and a chunk to list it where it takes one.
+    /// Appends a page, and a chunk to list it where it takes one. On failure nothing has changed.
     fn grow(&mut self) -> Result {
         let slot = self.pages.len() % CHUNK_CAPACITY;
-        if slot == 0 && self.chunks.len() * CHUNK_CAPACITY == self.pages.len() {
+        self.pages.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let page = PreservedPage::new()?;
+        if slot == 0 {
+            // The last step that can fail: a chunk without a page would be taken for that of the
+            // pages before.
             let chunk = PreservedPage::new()?;
             let pa = chunk.phys();
             self.chunks.push(chunk, GFP_KERNEL_ACCOUNT)?;
@@ -92,11 +96,9 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
                 chunk_mut(before)?.next = pa;
             }
         }
-        let page = PreservedPage::new()?;
-        let pa = page.phys();
-        self.pages.push(page, GFP_KERNEL_ACCOUNT)?;
         let chunk = chunk_mut(self.chunks.last_mut().ok_or(EINVAL)?)?;
-        *chunk.pages.get_mut(slot).ok_or(EINVAL)? = pa;
+        *chunk.pages.get_mut(slot).ok_or(EINVAL)? = page.phys();
+        self.pages.push(page, GFP_KERNEL_ACCOUNT)?;
         Ok(())
     }
 

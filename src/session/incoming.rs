@@ -126,7 +126,7 @@ impl IncomingSession {
             let advice = if *err == ENOENT {
                 "load the module that handles it and try again"
             } else if file.is_pending() {
-                "nothing was touched: try again when there is memory for it"
+                "nothing was touched: it can be tried again"
             } else {
                 "there is no second try in this kernel, and its memory is kept until the next kexec"
             };

@@ -131,7 +131,8 @@ struct liveupdate_session_preserve_fd {
  * @token:	in: what it was called
  *
  * May be asked for again, and gives another descriptor of the same file then. An
- * error of the file's handler is final: it is given again, too.
+ * error of the file's handler is final, and given again, too, unless the handler
+ * has touched nothing: a memfd that could not be made can be asked for again.
  *
  * Errors: %ENOENT if there is no such token, or no handler for the file is
  * loaded (then it can be asked for again later), %EBUSY if the session is ordered

@@ -267,7 +267,7 @@ fn finish(ctx: &Ctx, scene: &Scene) -> Result<()> {
     bail!("more than {PAIRS} points: {points}")
 }
 
-/// RETRIEVE_FD. An error of the handler is final for the file, and for no other.
+/// RETRIEVE_FD. An error of the handler that has touched something is final for the file, and for no other.
 fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
     let mut points = Points::default();
     let mut lost = 0;
