@@ -277,7 +277,8 @@ fn no_more_files(ctx: &mut Ctx) -> Result<()> {
     });
     std::fs::write(FILE_MAX, before)?;
     tried?;
-    ctx.log().expect("nothing was touched: it can be tried again")?;
+    ctx.log()
+        .expect("nothing was touched: it can be tried again")?;
     ensure!(session.state()?.2 == 0, "something was retrieved");
     for token in [1, 2] {
         is_free(&session.retrieve(token).context("when it does again")?)?;
