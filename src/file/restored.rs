@@ -68,10 +68,9 @@ impl Restored {
         // Made ahead: want of memory must not cost a file that was made.
         let room = Room::new()?;
         let handler = self.handler.insert(handler);
-        let retrieved = match fault::point() {
-            Ok(()) => handler.retrieve(self.data),
-            Err(err) => Err(NotRetrieved::Untouched(err)),
-        };
+        let retrieved = fault::point()
+            .map_err(NotRetrieved::Untouched)
+            .and_then(|()| handler.retrieve(self.data));
         let made = retrieved.and_then(|file| {
             let identity = room.take(handler.identity(&file))?;
             Ok((file, identity))

@@ -12,8 +12,9 @@
 //!   next kernel takes time for.
 //! * A [*table*](super::table) lists the frames of pages that follow one another in the file, where
 //!   there would be many extents: the next kernel puts it into the file as it is.
-//! * *Placed pages* are a run in memory, too, and a range or part of one, but their places in the file
-//!   are in tables. This kernel writes them as ranges of their own. The pages of tables that are in no range are preserved one by one.
+//! * *Placed pages* are a run in memory, too, and a range or part of one, but their places in the
+//!   file are in tables. This kernel writes them as ranges of their own. The pages of tables that are
+//!   in no range are preserved one by one.
 
 use super::{
     luo::Compatible,

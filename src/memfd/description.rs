@@ -11,6 +11,7 @@ use super::{
     Format,
 };
 use crate::{
+    handler::NotRetrieved,
     handover::{
         extent::{Entry, Extent, ExtentCheck, ExtentSer, KeyWalk},
         memfd::{FolioCheck, FolioSer, MemfdSer, KNOWN_SEALS},
@@ -66,6 +67,12 @@ impl From<core::num::TryFromIntError> for Refusal {
 impl From<Error> for Refusal {
     fn from(err: Error) -> Self {
         Refusal::Failed(err)
+    }
+}
+
+impl From<Refusal> for NotRetrieved {
+    fn from(refusal: Refusal) -> Self {
+        Error::from(refusal).into()
     }
 }
 

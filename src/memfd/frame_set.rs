@@ -5,7 +5,7 @@
 //! A guest has millions of pages, in any order. To sort their frames takes several passes, and memory
 //! for two copies of them: here they are a bit each.
 
-use super::{runs::Runs, shmem};
+use super::{radix::PIECE, runs::RunFinder, shmem};
 use core::ops::Range;
 use kernel::prelude::*;
 
@@ -18,10 +18,8 @@ type Leaf = [u64; LEAF_WORDS];
 /// Frames in a leaf.
 const LEAF_FRAMES: u64 = LEAF_WORDS as u64 * u64::BITS as u64;
 
-/// How many frames are looked at without a pause.
-const FRAMES: usize = 1 << 16;
-/// As many in leaves.
-const LEAVES: usize = FRAMES / LEAF_FRAMES as usize;
+/// How many leaves have as many frames as are looked at without a pause.
+const LEAVES: usize = PIECE / LEAF_FRAMES as usize;
 
 /// A set of page frames.
 pub(super) struct FrameSet {
@@ -37,7 +35,7 @@ impl FrameSet {
     /// Fails with `EINTR` when the task was killed. Context: may sleep, and yields the CPU.
     pub(super) fn new(frames: &[u64]) -> Result<Self> {
         let (mut low, mut high) = (u64::MAX, 0);
-        for frames in frames.chunks(FRAMES) {
+        for frames in frames.chunks(PIECE) {
             shmem::yield_cpu()?;
             for &frame in frames {
                 low = low.min(frame);
@@ -52,7 +50,7 @@ impl FrameSet {
         for _ in 0..=span / LEAF_FRAMES {
             set.leaves.push(None, GFP_KERNEL)?;
         }
-        for frames in frames.chunks(FRAMES) {
+        for frames in frames.chunks(PIECE) {
             shmem::yield_cpu()?;
             for &frame in frames {
                 set.insert(frame)?;
@@ -82,7 +80,7 @@ impl FrameSet {
     ///
     /// Fails with `EINTR` when the task was killed. Context: may sleep, and yields the CPU.
     pub(super) fn for_each_run(&self, mut visit: impl FnMut(Range<u64>) -> Result) -> Result {
-        let mut runs = Runs::new();
+        let mut runs = RunFinder::new();
         let starts = (self.low..).step_by(LEAF_FRAMES as usize);
         for (i, (start, leaf)) in starts.zip(self.leaves.iter()).enumerate() {
             if i % LEAVES == 0 {

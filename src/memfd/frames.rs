@@ -93,6 +93,18 @@ pub(super) fn unpreserve_singles(pfns: &[u64]) {
     unsafe { bindings::kho_unpreserve_frames(pfns.as_ptr(), pfns.len() as u32) };
 }
 
+/// Unpins single pages.
+///
+/// # Safety
+///
+/// The caller owns a pin of each of them, and gives it up.
+pub(super) unsafe fn unpin_singles(pfns: impl Iterator<Item = u64>) {
+    for pfn in pfns {
+        // SAFETY: By the contract of this function.
+        unsafe { unpin(&Extent::folio(pfn, 0, 0)) };
+    }
+}
+
 /// Unpins the folios of an extent.
 ///
 /// # Safety

@@ -2,7 +2,7 @@
 
 //! Pages that follow one another in a memfd, while it is looked through.
 
-use super::{folio::Pinned, frames::unpin};
+use super::{folio::Pinned, frames::unpin_singles};
 use crate::handover::{extent::Extent, table::TABLE_FRAMES};
 use kernel::prelude::*;
 
@@ -76,9 +76,7 @@ impl PinnedRun {
 
 impl Drop for PinnedRun {
     fn drop(&mut self) {
-        for &pfn in self.frames.iter() {
-            // SAFETY: By the type invariant this owns the pin.
-            unsafe { unpin(&Extent::folio(pfn, 0, 0)) };
-        }
+        // SAFETY: By the type invariant this owns the pins.
+        unsafe { unpin_singles(self.frames.iter().copied()) };
     }
 }

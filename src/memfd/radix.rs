@@ -15,7 +15,7 @@ use core::mem::swap;
 const BITS: u32 = 11;
 
 /// How many items are looked at without a pause.
-const PIECE: usize = 1 << 16;
+pub(crate) const PIECE: usize = 1 << 16;
 
 /// How many counters [`sort`] needs.
 pub(crate) const NR_COUNTERS: usize = 1 << BITS;

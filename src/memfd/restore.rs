@@ -23,16 +23,16 @@ pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>, NotRetriev
     let head = match Head::read(format, pa) {
         Ok(head) => head,
         Err(Refusal::Failed(err)) => return Err(NotRetrieved::Untouched(err)),
-        Err(why) => return Err(Error::from(why).into()),
+        Err(why) => return Err(why.into()),
     };
     let memfd = NewMemfd::new(head.memfd()).map_err(NotRetrieved::Untouched)?;
-    let mut description = Description::claim(head).map_err(Error::from)?;
+    let mut description = Description::claim(head)?;
     match fill(&memfd, &mut description) {
         Ok(()) => Ok(memfd.into_file()),
         Err(why) => {
             memfd.leak();
             description.leak();
-            Err(Error::from(why).into())
+            Err(why.into())
         }
     }
 }

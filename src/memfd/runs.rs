@@ -6,12 +6,13 @@
 
 use core::{mem::replace, ops::Range};
 
-/// The run of ones that was found last, and may go on.
-pub(crate) struct Runs {
+/// Finds runs, one after the other.
+pub(crate) struct RunFinder {
+    /// What was found last, and may go on.
     last: Range<u64>,
 }
 
-impl Runs {
+impl RunFinder {
     /// Begins before the first word.
     pub(crate) const fn new() -> Self {
         Self { last: 0..0 }

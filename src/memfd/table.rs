@@ -9,13 +9,13 @@
 use super::{
     extent::Entries,
     frame_set::FrameSet,
-    frames::{preserve_singles, unpin, unpreserve_singles, MIN_BLOCKS},
+    frames::{preserve_singles, unpin_singles, unpreserve_singles, MIN_BLOCKS},
     pinned_run::PinnedRun,
     shmem,
 };
 use crate::{
     handover::{
-        extent::{Extent, ExtentSer},
+        extent::ExtentSer,
         table::{singles, Frame, FrameSer, TABLE_FRAMES},
     },
     kho::PreservedPage,
@@ -68,10 +68,8 @@ impl PlannedTables {
 
 impl Drop for PlannedTables {
     fn drop(&mut self) {
-        for &pfn in self.frames.iter() {
-            // SAFETY: By the type invariant this owns the pin.
-            unsafe { unpin(&Extent::folio(pfn, 0, 0)) };
-        }
+        // SAFETY: By the type invariant this owns the pins.
+        unsafe { unpin_singles(self.frames.iter().copied()) };
     }
 }
 
@@ -235,10 +233,9 @@ impl Drop for Tables {
         self.rollback();
         for table in self.tables.iter() {
             table.unpreserve();
-            for frame in table.frames() {
-                // SAFETY: By the type invariant this owns the pin.
-                unsafe { unpin(&Extent::folio(frame.frame().pfn(), 0, 0)) };
-            }
+            let pfns = table.frames().iter().map(|frame| frame.frame().pfn());
+            // SAFETY: By the type invariant this owns the pins.
+            unsafe { unpin_singles(pfns) };
         }
     }
 }

@@ -2,14 +2,14 @@
 
 //! Runs of ones in words of bits.
 
-use crate::runs::Runs;
+use crate::runs::RunFinder;
 use proptest::prelude::*;
 use std::{collections::BTreeSet, convert::Infallible};
 
 /// Start and end of the runs in words, each of which comes with the number of its lowest bit.
 fn runs(words: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let mut found = Vec::new();
-    let mut runs = Runs::new();
+    let mut runs = RunFinder::new();
     for &(start, word) in words {
         let done: Result<(), Infallible> = runs.advance(start, word, &mut |run| {
             found.push((run.start, run.end));
@@ -48,7 +48,7 @@ fn go_on_in_the_next_word() {
 
 #[test]
 fn end_when_told_to() {
-    let mut runs = Runs::new();
+    let mut runs = RunFinder::new();
     assert_eq!(runs.advance(0, 0b101, &mut |run| Err(run)), Err(0..1));
 }
 
