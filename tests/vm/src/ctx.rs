@@ -5,6 +5,7 @@
 use crate::cmdline::Words;
 use crate::init::orchestrator;
 use crate::kmsg::Log;
+use crate::procfs::number_in;
 use crate::test::Skip;
 use crate::{kexec, kmsg, report};
 use anyhow::{bail, Context, Result};
@@ -194,13 +195,8 @@ impl Ctx {
 
     /// A line of `/proc/meminfo`, in KiB: `meminfo_kib("Shmem")`.
     pub fn meminfo_kib(&self, key: &str) -> Result<u64> {
-        let text = std::fs::read_to_string("/proc/meminfo")?;
-        text.lines()
-            .find_map(|line| {
-                let value = line.strip_prefix(key)?.strip_prefix(':')?;
-                value.split_whitespace().next()?.parse().ok()
-            })
-            .with_context(|| format!("no {key} in /proc/meminfo"))
+        let kib = number_in("/proc/meminfo", &format!("{key}:"))?;
+        Ok(kib.try_into()?)
     }
 
     /// Free memory in KiB, with the pages that each CPU has at hand: MemFree knows nothing of these, and they come and

@@ -16,6 +16,7 @@ pub mod kmsg;
 pub mod listen;
 pub mod pressure;
 pub mod process;
+pub mod procfs;
 pub mod report;
 pub mod test;
 pub mod tsc;

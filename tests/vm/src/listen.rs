@@ -5,20 +5,9 @@
 use anyhow::{ensure, Context, Result};
 use std::fs::File;
 use std::io::Write;
-use std::process::ExitCode;
 
 /// Prints the names of the descriptors in a line, then the contents of the files.
-pub fn applet() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(err) => {
-            eprintln!("listen: {err:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<()> {
+pub fn run() -> Result<()> {
     let variable = |name: &str| std::env::var(name).context(name.to_string());
     let pid: u32 = variable("LISTEN_PID")?.parse()?;
     ensure!(pid == std::process::id(), "they are for process {pid}");

@@ -26,10 +26,21 @@ fn main() -> ExitCode {
             );
             ExitCode::SUCCESS
         }
-        Some("listen") => listen::applet(),
-        Some("pressure") => pressure::applet(),
+        Some("listen") => exit("listen", listen::run()),
+        Some("pressure") => exit("pressure", pressure::run()),
         _ => {
             eprintln!("usage: luo-vm list   print the test cases as JSON\nAs process 1 it is the VM's /init.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How a program ends: with what went wrong, if anything did.
+fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{program}: {err:#}");
             ExitCode::FAILURE
         }
     }

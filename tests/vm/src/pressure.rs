@@ -5,13 +5,14 @@
 //! It is a program of its own (this one again, with the word `pressure`) which the OOM killer takes before any other: a
 //! test that took the memory itself would be killed where swapping is slow, in an emulated machine on a busy host.
 
+use crate::procfs::number_in;
 use anyhow::{bail, ensure, Context, Result};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// What is in the line that the kernel logs when it has killed such a process: for `Config::allow_log`.
 pub const KILLED: &str = "(pressure) total-vm";
@@ -79,20 +80,13 @@ impl Pressure {
 
 /// Pages that the kernel has reclaimed because memory was short: not what somebody wanted to have swapped out.
 fn reclaimed() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/vmstat")?;
-    let count = |key: &str| -> Result<u64> {
-        let value = text.lines().find_map(|line| line.strip_prefix(key));
-        Ok(value.with_context(|| key.to_string())?.parse()?)
-    };
-    Ok(count("pgsteal_kswapd ")? + count("pgsteal_direct ")?)
+    let count = |word| number_in("/proc/vmstat", word);
+    Ok((count("pgsteal_kswapd")? + count("pgsteal_direct")?).try_into()?)
 }
 
 fn available() -> Result<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
-    Ok(kib.context("MemAvailable")?.trim().parse::<usize>()? << 10)
+    let kib: usize = number_in("/proc/meminfo", "MemAvailable:")?.try_into()?;
+    Ok(kib << 10)
 }
 
 /// What the process is told to do, by a byte. It answers by the same when it has.
@@ -168,17 +162,7 @@ impl Drop for Process {
 }
 
 /// The program.
-pub fn applet() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(err) => {
-            eprintln!("pressure: {err:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<()> {
+pub fn run() -> Result<()> {
     // Before there is anything to kill it for.
     std::fs::write("/proc/self/oom_score_adj", "1000")?;
     // By which it is known in the log.

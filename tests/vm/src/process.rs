@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const SETUP: Duration = Duration::from_secs(30);
 /// What a child says when these are done.
 const READY: &str = "ready";
+/// What one says that has done what it was for.
+const DONE: &str = "done";
 
 /// How often it is looked whether a silent child still lives.
 const LOOK: Duration = Duration::from_millis(50);
@@ -96,6 +98,23 @@ impl Child {
                 "the child process is not ready within {} s",
                 timeout.as_secs()
             ),
+        }
+    }
+
+    /// Does something in a child process, and waits for its end. An error is that of `body`, or tells how the child ended.
+    pub fn run(timeout: Duration, body: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut child = Self::spawn(|pipe| {
+            let said = match body() {
+                Ok(()) => DONE.to_string(),
+                Err(err) => format!("{err:#}"),
+            };
+            let _ = writeln!(pipe, "{said}");
+        })?;
+        match child.listen(timeout)? {
+            Said::Line(line) if line == DONE => child.wait().map(drop),
+            Said::Line(line) => bail!("{line}"),
+            Said::Ended => bail!("the child process ended: {:?}", child.wait()?),
+            Said::Late => bail!("not done within {} s", timeout.as_secs()),
         }
     }
 

@@ -17,18 +17,26 @@ fn extent(pfn: u64, index: u64) -> Extent {
     }
 }
 
-fn sorted(mut extents: Vec<Extent>) -> Vec<Extent> {
-    let mut scratch = extents.clone();
+/// Sorts, until the sort has asked `calls` times whether to go on.
+fn sort_until(extents: &mut [Extent], calls: usize) -> Result<(), &'static str> {
+    let mut scratch = extents.to_vec();
     // What was left in the counters does not matter.
     let mut counters = [7; NR_COUNTERS];
-    let done: Result<(), ()> = sort(
-        &mut extents,
+    let mut left = calls;
+    sort(
+        extents,
         &mut scratch,
         &mut counters,
         |extent| extent.pfn,
-        || Ok(()),
-    );
-    done.unwrap();
+        || {
+            left = left.checked_sub(1).ok_or("killed")?;
+            Ok(())
+        },
+    )
+}
+
+fn sorted(mut extents: Vec<Extent>) -> Vec<Extent> {
+    sort_until(&mut extents, usize::MAX).unwrap();
     extents
 }
 
@@ -78,23 +86,7 @@ fn each_number_of_passes() {
 #[test]
 fn ends_when_told_to() {
     let mut extents = vec![extent(1 << 40, 0), extent(1, 1)];
-    let mut scratch = extents.clone();
-    let mut left = 2;
-    let done = sort(
-        &mut extents,
-        &mut scratch,
-        &mut [0; NR_COUNTERS],
-        |extent| extent.pfn,
-        || {
-            left -= 1;
-            if left == 0 {
-                Err("killed")
-            } else {
-                Ok(())
-            }
-        },
-    );
-    assert_eq!(done, Err("killed"));
+    assert_eq!(sort_until(&mut extents, 1), Err("killed"));
 }
 
 /// Items own something: whenever the sort ends, each of them is there once.
@@ -103,22 +95,8 @@ fn loses_nothing_when_told_to_end() {
     const NR: u64 = 140_000;
     let extents: Vec<_> = (0..NR).map(|i| extent(1 + i * 7919 % NR * 9, i)).collect();
     for end in 0.. {
-        let (mut items, mut scratch) = (extents.clone(), extents.clone());
-        let mut calls = 0;
-        let done = sort(
-            &mut items,
-            &mut scratch,
-            &mut [0; NR_COUNTERS],
-            |extent| extent.pfn,
-            || {
-                calls += 1;
-                if calls > end {
-                    Err("killed")
-                } else {
-                    Ok(())
-                }
-            },
-        );
+        let mut items = extents.clone();
+        let done = sort_until(&mut items, end);
         items.sort_by_key(|extent| extent.index);
         assert!(items == extents, "ended by call {end}");
         if done.is_ok() {

@@ -2,6 +2,7 @@
 
 //! How much memory is free, to the page.
 
+use crate::procfs::number_in;
 use anyhow::{Context, Result};
 use std::ops::Range;
 
@@ -40,16 +41,6 @@ pub fn scratch_frames() -> Result<Vec<Range<u64>>> {
     let areas = starts?.into_iter().zip(lengths?);
     let frames = areas.map(|(start, len)| start / page..(start + len) / page);
     Ok(frames.collect())
-}
-
-/// The number behind a word at the start of a line.
-fn number_in(path: &str, word: &str) -> Result<i64> {
-    let text = std::fs::read_to_string(path).with_context(|| path.to_string())?;
-    let number = text.lines().find_map(|line| {
-        let mut fields = line.split_whitespace();
-        (fields.next()? == word).then(|| fields.next()?.parse().ok())?
-    });
-    number.with_context(|| format!("no {word} in {path}"))
 }
 
 fn free_pages(zones: &str) -> i64 {

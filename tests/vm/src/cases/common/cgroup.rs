@@ -2,8 +2,8 @@
 
 //! A memory cgroup, and processes in it.
 
-use crate::process::{Child, Said};
-use anyhow::{bail, Context, Result};
+use crate::process::Child;
+use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,20 +36,11 @@ impl Cgroup {
         let mut out = File::options()
             .write(true)
             .open(Path::new(ROOT).join("cgroup.procs"))?;
-        let mut child = Child::spawn(|pipe| {
+        Child::run(timeout, || {
             let done = self.enter().and_then(|()| body());
-            let said = match out.write_all(b"0").context("leaving the cgroup").and(done) {
-                Ok(()) => "done".to_string(),
-                Err(err) => format!("{err:#}"),
-            };
-            let _ = writeln!(pipe, "{said}");
-        })?;
-        match child.listen(timeout)? {
-            Said::Line(line) if line == "done" => child.wait().map(drop),
-            Said::Line(line) => bail!("in the cgroup: {line}"),
-            Said::Ended => bail!("in the cgroup: {:?}", child.wait()?),
-            Said::Late => bail!("in the cgroup: not done within {} s", timeout.as_secs()),
-        }
+            out.write_all(b"0").context("leaving the cgroup").and(done)
+        })
+        .context("in the cgroup")
     }
 
     /// Sets `memory.max`; `None` lifts the limit.

@@ -2,10 +2,9 @@
 
 //! Somebody without any right.
 
-use crate::process::{Child, Said};
-use anyhow::{bail, Result};
+use crate::process::Child;
+use anyhow::{Context, Result};
 use nix::unistd::{setresgid, setresuid, Gid, Uid};
-use std::io::Write;
 use std::time::Duration;
 
 const NOBODY: u32 = 65534;
@@ -23,16 +22,5 @@ fn drop_rights() -> Result<()> {
 
 /// Does something as somebody without any right.
 pub fn as_nobody(body: impl FnOnce() -> Result<()>) -> Result<()> {
-    let mut child = Child::spawn(|pipe| {
-        let said = match drop_rights().and_then(|()| body()) {
-            Ok(()) => "done".into(),
-            Err(err) => format!("{err:#}"),
-        };
-        let _ = writeln!(pipe, "{said}");
-    })?;
-    match child.listen(PATIENCE)? {
-        Said::Line(line) if line == "done" => child.wait().map(drop),
-        Said::Line(line) => bail!("as nobody: {line}"),
-        said => bail!("as nobody: {said:?}"),
-    }
+    Child::run(PATIENCE, || drop_rights().and_then(|()| body())).context("as nobody")
 }

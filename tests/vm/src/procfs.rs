@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Numbers that the kernel tells in `/proc`.
+
+use anyhow::{Context, Result};
+
+/// The number behind a word at the start of a line.
+pub fn number_in(path: &str, word: &str) -> Result<i64> {
+    let text = std::fs::read_to_string(path).with_context(|| path.to_string())?;
+    let number = text.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        (fields.next()? == word).then(|| fields.next()?.parse().ok())?
+    });
+    number.with_context(|| format!("no {word} in {path}"))
+}
