@@ -25,6 +25,7 @@ mod scan;
 mod shmem;
 mod sort;
 mod table;
+mod walk;
 
 use crate::{
     handler::{FileHandler, NotRetrieved, Outcome, PreservedFile, Registration},
