@@ -9,6 +9,7 @@ pub mod cases;
 pub mod cmdline;
 pub mod ctx;
 pub mod demo;
+pub mod frames;
 pub mod guest;
 pub mod init;
 pub mod kexec;

@@ -6,8 +6,9 @@
 //! of so many pages. It then stays, holding the rest. It keeps what lies where KHO will put the next kernel, too: from
 //! there PRESERVE_FD would have to move it, and what is measured would be that.
 
+use super::memory;
 use super::ram::{mix, PAGE};
-use super::{memory, pieces};
+use crate::frames;
 use crate::process::Child;
 use anyhow::{ensure, Result};
 use nix::errno::Errno;
@@ -44,8 +45,8 @@ fn take_and_give_back(crumb: usize) -> Result<()> {
     };
     advise(0, len, libc::MADV_NOHUGEPAGE)?;
     advise(0, len, libc::MADV_POPULATE_WRITE)?;
-    let frames = pieces::frames(start as usize, len / PAGE)?;
-    let scratch = memory::scratch_frames()?;
+    let frames = frames::of_mapping(start as usize, len / PAGE)?;
+    let scratch = frames::scratch()?;
     for (index, frames) in frames.chunks(crumb / PAGE).enumerate() {
         let is_scratch = |frame: &u64| scratch.iter().any(|area| area.contains(frame));
         if mix(index as u64) & 1 == 0 && !frames.iter().any(is_scratch) {

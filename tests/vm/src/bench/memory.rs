@@ -4,7 +4,6 @@
 
 use crate::procfs::number_in;
 use anyhow::{Context, Result};
-use std::ops::Range;
 
 const PAGE: i64 = 4096;
 
@@ -27,20 +26,6 @@ pub fn available_bytes() -> Result<i64> {
 /// Pages that were moved since the kernel started.
 pub fn moved_pages() -> Result<i64> {
     number_in("/proc/vmstat", "pgmigrate_success")
-}
-
-/// The page frames of the areas into which KHO will put the next kernel.
-pub fn scratch_frames() -> Result<Vec<Range<u64>>> {
-    let [starts, lengths] = ["phys", "len"].map(|name| -> Result<Vec<u64>> {
-        let path = format!("/sys/kernel/debug/kho/out/scratch_{name}");
-        let text = std::fs::read_to_string(&path).context(path)?;
-        let parse = |line: &str| u64::from_str_radix(line.trim_start_matches("0x"), 16);
-        Ok(text.lines().map(parse).collect::<Result<_, _>>()?)
-    });
-    let page = PAGE as u64;
-    let areas = starts?.into_iter().zip(lengths?);
-    let frames = areas.map(|(start, len)| start / page..(start + len) / page);
-    Ok(frames.collect())
 }
 
 fn free_pages(zones: &str) -> i64 {

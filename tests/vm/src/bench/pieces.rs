@@ -2,13 +2,8 @@
 
 //! In how many pieces of memory a mapping lies.
 
-use super::ram::PAGE;
-use anyhow::{ensure, Context, Result};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
-const PRESENT: u64 = 1 << 63;
-const FRAME: u64 = (1 << 55) - 1;
+use crate::frames;
+use anyhow::{ensure, Result};
 
 /// What is known about the frames of a mapping.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -19,28 +14,11 @@ pub struct Pieces {
     pub keys: i64,
 }
 
-/// The page frame of each of the first `count` pages of a mapping that begins at `address`; 0 where none is mapped.
-pub fn frames(address: usize, count: usize) -> Result<Vec<u64>> {
-    const PATH: &str = "/proc/self/pagemap";
-    let mut entries = vec![0; count * 8];
-    File::open(PATH)
-        .and_then(|pagemap| pagemap.read_exact_at(&mut entries, (address / PAGE * 8) as u64))
-        .context(PATH)?;
-    let frame = |bytes: &[u8]| {
-        let entry = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
-        if entry & PRESENT == 0 {
-            return 0;
-        }
-        entry & FRAME
-    };
-    Ok(entries.chunks_exact(8).map(frame).collect())
-}
-
 impl Pieces {
     /// Looks at the pages of a mapping that begins at `address`; each of them is mapped.
     pub fn find(address: usize, pages: &[u32]) -> Result<Self> {
         let last = pages.iter().max().map_or(0, |&last| last as usize + 1);
-        let all = frames(address, last)?;
+        let all = frames::of_mapping(address, last)?;
         let mut frames: Vec<_> = pages.iter().map(|&page| all[page as usize]).collect();
         ensure!(!frames.contains(&0), "a page is not mapped");
         frames.sort_unstable();

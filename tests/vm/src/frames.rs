@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where in memory something is, by page frame number.
+
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+const PAGE: usize = 4096;
+const PRESENT: u64 = 1 << 63;
+const FRAME: u64 = (1 << 55) - 1;
+
+/// The page frame of each of the first `count` pages of a mapping that begins at `address`; 0 where none is mapped.
+pub fn of_mapping(address: usize, count: usize) -> Result<Vec<u64>> {
+    const PATH: &str = "/proc/self/pagemap";
+    let mut entries = vec![0; count * 8];
+    File::open(PATH)
+        .and_then(|pagemap| pagemap.read_exact_at(&mut entries, (address / PAGE * 8) as u64))
+        .context(PATH)?;
+    let frame = |bytes: &[u8]| {
+        let entry = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
+        if entry & PRESENT == 0 {
+            return 0;
+        }
+        entry & FRAME
+    };
+    Ok(entries.chunks_exact(8).map(frame).collect())
+}
+
+/// The page frames of the areas into which KHO will put the next kernel.
+pub fn scratch() -> Result<Vec<Range<u64>>> {
+    let [starts, lengths] = ["phys", "len"].map(|name| -> Result<Vec<u64>> {
+        let path = format!("/sys/kernel/debug/kho/out/scratch_{name}");
+        let text = std::fs::read_to_string(&path).context(path)?;
+        let parse = |line: &str| u64::from_str_radix(line.trim_start_matches("0x"), 16);
+        Ok(text.lines().map(parse).collect::<Result<_, _>>()?)
+    });
+    let page = PAGE as u64;
+    let areas = starts?.into_iter().zip(lengths?);
+    let frames = areas.map(|(start, len)| start / page..(start + len) / page);
+    Ok(frames.collect())
+}
