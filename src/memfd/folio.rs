@@ -111,6 +111,16 @@ impl PinnedBatch {
         self.0.len() == Self::MAX
     }
 
+    /// Lets go of the folios that are at page `index` of the file or behind it.
+    pub(super) fn truncate(&mut self, index: u64) {
+        let len = self
+            .0
+            .iter()
+            .take_while(|folio| folio.extent().index < index);
+        let len = len.count();
+        self.0.truncate(len);
+    }
+
     /// Takes the folios out.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Pinned> + '_ {
         self.0.drain_all()

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::handover::{extent::Extent, memfd::MemfdSer, vmalloc::VmallocSer};
 use core::ops::Range;
-use kernel::prelude::*;
+use kernel::{bindings, prelude::*};
 
 /// How preserved folios are described to the next kernel: one of the encodings of a memfd.
 ///
@@ -70,6 +70,15 @@ pub(super) struct Contents {
     holes: Holes,
 }
 
+/// How many pages can become one large folio.
+const BLOCK: u64 = 1 << bindings::PMD_ORDER;
+
+/// The block that page number `index` is in.
+fn block_of(index: u64) -> Range<u64> {
+    let start = index - index % BLOCK;
+    start..start.saturating_add(BLOCK)
+}
+
 /// Ranges of a file, in pages and in order, none of them empty.
 struct Holes(KVVec<Range<u64>>);
 
@@ -113,6 +122,8 @@ impl Contents {
             encoding: &mut *self.encoding,
             memfd,
             left: Holes(KVVec::new()),
+            may_collapse: true,
+            tried: None,
         };
         let scanned = self
             .holes
@@ -146,6 +157,10 @@ struct Scan<'a> {
     memfd: &'a FrozenMemfd,
     /// What is still empty.
     left: Holes,
+    /// Whether there is memory for large folios.
+    may_collapse: bool,
+    /// Where the last block begins that was to become one.
+    tried: Option<u64>,
 }
 
 impl Scan<'_> {
@@ -155,26 +170,59 @@ impl Scan<'_> {
         let mut next = range.start;
         while next < range.end {
             shmem::yield_cpu()?;
-            let batch = self.memfd.pin_present(&mut next, range.end)?;
-            let full = batch.is_full();
-            self.take(batch, &mut done)?;
-            if full {
+            // Who begins in the middle of a block leaves the next one whole.
+            let end = match next % BLOCK {
+                0 => range.end,
+                _ => range.end.min(block_of(next).end),
+            };
+            let from = next;
+            let mut batch = self.memfd.pin_present(&mut next, end)?;
+            if batch.is_full() || next == end {
+                self.take(batch, &mut done)?;
                 continue;
             }
             // What is there now wants to be brought in or moved.
-            let Some(run) = self.memfd.populated(next..range.end) else {
-                break;
-            };
-            next = run.start;
-            let batch = self.memfd.pin(run)?;
-            self.take(batch, &mut done)?;
-            if done <= next {
-                // Nothing was pinned of what is there: never to be tried without end.
-                return Err(EIO);
+            let block = block_of(next);
+            if from <= block.start && block.end <= range.end && self.collapse(&mut batch, &block) {
+                self.take(batch, &mut done)?;
+                next = block.start;
+                continue;
             }
-            next = done;
+            self.take(batch, &mut done)?;
+            next = self.pin(next..block.end.min(range.end), &mut done)?;
         }
         self.left.push(done..range.end)
+    }
+
+    /// Tries to move a block into a large folio, for which none of its pages may be pinned. Returns
+    /// false if it did not try; else the block is not in the batch any more, and to be looked at again.
+    fn collapse(&mut self, batch: &mut PinnedBatch, block: &Range<u64>) -> bool {
+        if !self.may_collapse || self.tried == Some(block.start) {
+            return false;
+        }
+        self.tried = Some(block.start);
+        batch.truncate(block.start);
+        if let Err(ENOMEM | EBUSY) = self.memfd.collapse(block.start) {
+            self.may_collapse = false;
+        }
+        true
+    }
+
+    /// Adds what there is in `range`, which begins with a page that has to be brought in or moved. Returns
+    /// up to where it has done so.
+    fn pin(&mut self, range: Range<u64>, done: &mut u64) -> Result<u64> {
+        let end = range.end;
+        let Some(run) = self.memfd.populated(range) else {
+            return Ok(end);
+        };
+        let start = run.start;
+        let batch = self.memfd.pin(run)?;
+        self.take(batch, done)?;
+        if *done <= start {
+            // Nothing was pinned of what is there: never to be tried without end.
+            return Err(EIO);
+        }
+        Ok(*done)
     }
 
     /// Adds a batch of folios; `done` is up to where the file was looked at.

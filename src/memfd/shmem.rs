@@ -161,6 +161,20 @@ impl FrozenMemfd {
         Ok(unsafe { PinnedBatch::new(folios, pinned) })
     }
 
+    /// Moves pages into a large folio that begins at page `start`, a multiple of its size, if many of
+    /// them would have to be moved anyway to be pinned, and none is pinned.
+    ///
+    /// Fails with `ENOMEM` where there is no memory for a large folio, with `EBUSY` where there is no room
+    /// for it in the memory cgroup of the pages, and with something else where just these have to stay
+    /// small. Then nothing has changed.
+    ///
+    /// Context: may sleep.
+    pub(super) fn collapse(&self, start: u64) -> Result {
+        fault::point()?;
+        // SAFETY: The file is valid, and one of shmem.
+        to_result(unsafe { bindings::memfd_collapse(self.file.as_ptr(), start as usize) })
+    }
+
     /// Pins the folios of the populated pages `run`, which brings back those that are swapped out
     /// and moves those that would be in the way of the next kernel.
     ///

@@ -37,6 +37,7 @@ mod memfd_interrupt;
 mod memfd_kexec;
 mod memfd_memory;
 mod memfd_model;
+mod memfd_moved;
 mod memfd_retrieved;
 mod memfd_seals;
 mod memfd_sizes;
@@ -92,6 +93,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("memfd_kexec", memfd_kexec::TESTS),
     ("memfd_memory", memfd_memory::TESTS),
     ("memfd_model", memfd_model::TESTS),
+    ("memfd_moved", memfd_moved::TESTS),
     ("memfd_retrieved", memfd_retrieved::TESTS),
     ("memfd_seals", memfd_seals::TESTS),
     ("memfd_sizes", memfd_sizes::TESTS),
