@@ -3,7 +3,7 @@
 //! The extents of a memfd: runs of pages, in memory and in the file.
 
 use super::{
-    folio::{Pinned, PinnedBatch},
+    folio::Pinned,
     frames::{preserve, unpin, unpreserve, Frames},
     pinned_extents::PinnedExtents,
     pinned_run::PinnedRun,
@@ -23,6 +23,9 @@ use core::{
     ops::Range,
 };
 use kernel::prelude::*;
+
+/// How many extents are dealt with without a pause.
+const PAUSE: usize = 512;
 
 /// The entries as the next kernel finds them: behind the description in its page, and the rest in an
 /// array.
@@ -88,12 +91,14 @@ impl Entries {
 /// # Invariants
 ///
 /// For each extent of `entries` this owns the pins of its folios, and the preservation of each range
-/// in them. Each [`Encoding::commit`] adds whole ranges.
+/// in them. Each [`Encoding::commit`] adds whole ranges; those behind it are large folios.
 pub(super) struct PreservedExtents {
     entries: Entries,
+    /// How many of them [`Encoding::rollback`] keeps.
+    committed: usize,
     /// What was added last, and will be extents or a table.
     run: PinnedRun,
-    /// The extents that were added before.
+    /// The extents of single pages that were added before.
     added: PinnedExtents,
     /// Where tables are better than extents.
     tables: Tables,
@@ -105,11 +110,43 @@ impl PreservedExtents {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
             entries: Entries::new()?,
+            committed: 0,
             run: PinnedRun::new(),
             added: PinnedExtents::new(),
             tables: Tables::new(),
             nr_pages: 0,
         })
+    }
+
+    /// Lists and preserves a large folio, which is a range by itself. On failure nothing has changed.
+    fn add_large(&mut self, folio: Pinned, extent: &Extent) -> Result {
+        let entry = ExtentSer::new(extent).ok_or(EFBIG)?.starting_range(true);
+        let range = Frames::of(extent);
+        preserve(&range)?;
+        self.entries
+            .push(&entry)
+            .inspect_err(|_| unpreserve(&range))?;
+        // INVARIANT: The entry has taken over the pin, and its range is preserved.
+        folio.forget();
+        Ok(())
+    }
+
+    /// Lets go of all entries from number `start` on.
+    fn let_go(&self, start: usize) {
+        for range in ranges(&self.entries, start) {
+            unpreserve(&range);
+        }
+        for entry in self.entries.iter_from(start) {
+            if let Entry::Pages {
+                extent,
+                is_placed: false,
+                ..
+            } = entry.entry()
+            {
+                // SAFETY: By the type invariant this owns the pins.
+                unsafe { unpin(&extent) };
+            }
+        }
     }
 
     /// Makes a table or extents of the run.
@@ -118,8 +155,8 @@ impl PreservedExtents {
         self.added.append(&mut self.run)
     }
 
-    /// Lists and preserves all that was added. On failure nothing of it is preserved. Returns the
-    /// number of pages.
+    /// Lists and preserves all single pages that were added. On failure none of them is preserved.
+    /// Returns their number.
     fn preserve_added(&mut self) -> Result<u64> {
         let start = self.entries.len();
         self.end_run()?;
@@ -137,7 +174,7 @@ impl PreservedExtents {
     /// Preserves the ranges from entry number `start` on. On failure none of them is.
     fn preserve_from(&self, start: usize) -> Result {
         for (i, range) in ranges(&self.entries, start).enumerate() {
-            let yielded = match i % PinnedBatch::MAX {
+            let yielded = match i % PAUSE {
                 0 => shmem::yield_cpu(),
                 _ => Ok(()),
             };
@@ -159,7 +196,7 @@ impl PreservedExtents {
 impl Encoding for PreservedExtents {
     fn add(&mut self, folio: Pinned, extent: Extent) -> Result {
         if extent.order != 0 {
-            return self.added.push(folio, &extent);
+            return self.add_large(folio, &extent);
         }
         if !self.run.is_followed_by(extent.index) {
             self.end_run()?;
@@ -169,13 +206,16 @@ impl Encoding for PreservedExtents {
 
     fn commit(&mut self) -> Result {
         let start = self.entries.len();
+        let large = self.entries.iter_from(self.committed);
+        let nr_large: u64 = large.map(|entry| entry.extent().nr_pages).sum();
         match self.preserve_added() {
             Ok(nr_pages) => {
                 // INVARIANT: The entries have taken over the pins, and their ranges are preserved.
                 replace(&mut self.added, PinnedExtents::new()).forget();
                 self.run = PinnedRun::new();
                 self.tables.commit();
-                self.nr_pages += nr_pages;
+                self.committed = self.entries.len();
+                self.nr_pages += nr_large + nr_pages;
                 Ok(())
             }
             Err(err) => {
@@ -189,6 +229,8 @@ impl Encoding for PreservedExtents {
         self.run = PinnedRun::new();
         self.added = PinnedExtents::new();
         self.tables.rollback();
+        self.let_go(self.committed);
+        self.entries.truncate(self.committed);
     }
 
     fn nr_pages(&self) -> u64 {
@@ -206,20 +248,7 @@ impl Encoding for PreservedExtents {
 
 impl Drop for PreservedExtents {
     fn drop(&mut self) {
-        for range in ranges(&self.entries, 0) {
-            unpreserve(&range);
-        }
-        for entry in self.entries.iter_from(0) {
-            if let Entry::Pages {
-                extent,
-                is_placed: false,
-                ..
-            } = entry.entry()
-            {
-                // SAFETY: By the type invariant this owns the pins.
-                unsafe { unpin(&extent) };
-            }
-        }
+        self.let_go(0);
     }
 }
 
@@ -228,7 +257,7 @@ fn list(extents: &[ExtentSer], entries: &mut Entries) -> Result<u64> {
     let mut nr_pages = 0;
     // What is to be written, and whether a range starts with it.
     let mut last: Option<(Extent, bool)> = None;
-    for some in extents.chunks(PinnedBatch::MAX) {
+    for some in extents.chunks(PAUSE) {
         shmem::yield_cpu()?;
         for extent in some.iter().map(ExtentSer::extent) {
             nr_pages += extent.nr_pages;
@@ -262,11 +291,7 @@ fn ranges(entries: &Entries, start: usize) -> impl Iterator<Item = Frames> + '_ 
     let mut entries = entries.iter_from(start).filter(is_of_range).peekable();
     core::iter::from_fn(move || {
         let first = entries.next()?.extent();
-        let mut range = Frames {
-            start: first.pfn,
-            end: first.end_pfn(),
-            is_folio: first.order != 0,
-        };
+        let mut range = Frames::of(&first);
         while let Some(entry) = entries.next_if(|entry| !entry.starts_range()) {
             range.end = entry.extent().end_pfn();
         }

@@ -47,7 +47,10 @@ impl FrameSet {
             leaves: KVVec::new(),
         };
         let span = high.saturating_sub(set.low);
-        for _ in 0..=span / LEAF_FRAMES {
+        for leaf in 0..=span / LEAF_FRAMES {
+            if leaf % PIECE as u64 == 0 {
+                shmem::yield_cpu()?;
+            }
             set.leaves.push(None, GFP_KERNEL)?;
         }
         for frames in frames.chunks(PIECE) {

@@ -25,6 +25,15 @@ pub(super) struct Frames {
 }
 
 impl Frames {
+    /// Those of an extent.
+    pub(super) fn of(extent: &Extent) -> Self {
+        Self {
+            start: extent.pfn,
+            end: extent.end_pfn(),
+            is_folio: extent.order != 0,
+        }
+    }
+
     /// Whether the pages are preserved as blocks, not each by itself.
     fn are_blocks(&self) -> bool {
         self.is_folio || self.end - self.start >= MIN_BLOCKS

@@ -2,8 +2,8 @@
 
 //! The extents of a memfd while it is looked through: pinned, and not preserved yet.
 
-use super::{folio::Pinned, frames::unpin, pinned_run::PinnedRun, sort};
-use crate::handover::extent::{Extent, ExtentSer};
+use super::{frames::unpin, pinned_run::PinnedRun, sort};
+use crate::handover::extent::ExtentSer;
 use kernel::prelude::*;
 
 /// Extents whose folios are pinned, until this is dropped.
@@ -17,17 +17,6 @@ impl PinnedExtents {
     /// No extents.
     pub(super) const fn new() -> Self {
         Self(KVVec::new())
-    }
-
-    /// Adds a folio, and where it is. On failure nothing has changed.
-    ///
-    /// Context: may sleep.
-    pub(super) fn push(&mut self, folio: Pinned, extent: &Extent) -> Result {
-        let entry = ExtentSer::new(extent).ok_or(EFBIG)?;
-        self.0.push(entry, GFP_KERNEL_ACCOUNT)?;
-        // INVARIANT: The extent has taken over the pin.
-        folio.forget();
-        Ok(())
     }
 
     /// Takes over all pages of a run. On failure nothing has changed.
