@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use luo_vm_protocol::{Orchestrator, Outcome, Plan, TestInfo};
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 /// What was asked for.
@@ -61,6 +61,8 @@ struct Run<'a> {
     nested: Vec<u8>,
     tally: &'a Tally,
     queue: Mutex<VecDeque<Batch>>,
+    /// Held for writing by a VM that is to be the only one, by all others for reading.
+    only_one: RwLock<()>,
 }
 
 /// Runs the tests and gives the sum.
@@ -85,6 +87,7 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
         nested: image::nested(guest, inputs)?,
         tally: &tally,
         queue: Mutex::new(batch::batches(&tests).into()),
+        only_one: RwLock::new(()),
     };
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
@@ -185,7 +188,17 @@ impl Run<'_> {
             cmdline: &plan.stages[0].cmdline,
             logs: &logs,
         };
-        let left = session::run(batch, &machine, self.tally);
+        let left = {
+            // The guest of an emulated machine that has to share its processors was seen to reset itself now and then,
+            // or to hang, at any time after it was started, whatever the test had done to it or not.
+            let (_alone, _beside);
+            if batch.config.nested {
+                _alone = self.only_one.write();
+            } else {
+                _beside = self.only_one.read();
+            }
+            session::run(batch, &machine, self.tally)
+        };
         // Megabytes that tell nothing once the VM is gone.
         std::fs::remove_file(&initramfs)?;
         left
