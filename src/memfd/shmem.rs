@@ -127,7 +127,7 @@ impl FrozenMemfd {
     /// A large folio ends the run after its first page: its size is known when it is pinned.
     pub(super) fn populated(&self, range: Range<u64>) -> Option<Range<u64>> {
         let last = range.end.checked_sub(1)?;
-        let mut walk = Walk::new(mapping(&self.file), range.start);
+        let mut walk = Walk::new(&self.file, range.start);
         let start = walk.next(last)?;
         let mut run = start..start + 1;
         while run.end <= last && run.end - run.start < PinnedBatch::MAX as u64 {
@@ -256,7 +256,7 @@ fn adopt_some(file: &File, index: u64) -> Result<Option<u64>> {
     let _locked = InodeLock::new(file);
     let mut index = index;
     for _ in 0..PAGES {
-        let mut walk = Walk::new(mapping(file), index);
+        let mut walk = Walk::new(file, index);
         let found = (0..ENTRIES).find_map(|_| match walk.next(usize::MAX as u64) {
             Some(at) => {
                 index = at;

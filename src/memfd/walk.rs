@@ -4,29 +4,31 @@
 //!
 //! C header: `include/linux/xarray.h`.
 
+use super::shmem::mapping;
 use core::ptr::{addr_of_mut, null_mut};
-use kernel::{bindings, prelude::*, sync::rcu};
+use kernel::{bindings, fs::File, prelude::*, sync::rcu};
 
-/// A walk over what a mapping has, in the order of the file.
-pub(super) struct Walk {
+/// A walk over what a file has in its page cache or swapped out, in order.
+pub(super) struct Walk<'a> {
     state: bindings::xa_state,
     /// What was found last.
     entry: *mut c_void,
     _rcu: rcu::Guard,
+    _file: &'a File,
 }
 
-impl Walk {
+impl<'a> Walk<'a> {
     /// Where a walk begins that has not descended into the tree (`XAS_RESTART`).
     const RESTART: usize = 3;
     /// An entry that says that the tree has changed (`XA_RETRY_ENTRY`).
     const RETRY: usize = 256 << 2 | 2;
 
-    /// Begins at `from`, in pages. `mapping` must stay valid for the walk.
-    pub(super) fn new(mapping: *mut bindings::address_space, from: u64) -> Self {
+    /// Begins at `from`, in pages.
+    pub(super) fn new(file: &'a File, from: u64) -> Self {
         Self {
             state: bindings::xa_state {
-                // SAFETY: The callers hold the file of the mapping.
-                xa: unsafe { addr_of_mut!((*mapping).i_pages) },
+                // SAFETY: The mapping is valid as long as the file, which the walk borrows.
+                xa: unsafe { addr_of_mut!((*mapping(file)).i_pages) },
                 xa_index: from as usize,
                 xa_shift: 0,
                 xa_sibs: 0,
@@ -39,6 +41,7 @@ impl Walk {
             },
             entry: null_mut(),
             _rcu: rcu::read_lock(),
+            _file: file,
         }
     }
 
