@@ -113,11 +113,8 @@ impl PinnedBatch {
 
     /// Lets go of the folios that are at page `index` of the file or behind it.
     pub(super) fn truncate(&mut self, index: u64) {
-        let len = self
-            .0
-            .iter()
-            .take_while(|folio| folio.extent().index < index);
-        let len = len.count();
+        let is_before = |folio: &&Pinned| folio.extent().index < index;
+        let len = self.0.iter().take_while(is_before).count();
         self.0.truncate(len);
     }
 

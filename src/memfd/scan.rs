@@ -183,13 +183,14 @@ impl Scan<'_> {
             }
             // What is there now wants to be brought in or moved.
             let block = block_of(next);
-            if from <= block.start && block.end <= range.end && self.collapse(&mut batch, &block) {
-                self.take(batch, &mut done)?;
-                next = block.start;
-                continue;
-            }
+            let is_whole = from <= block.start && block.end <= range.end;
+            let again = is_whole && self.collapse(&mut batch, &block);
             self.take(batch, &mut done)?;
-            next = self.pin(next..block.end.min(range.end), &mut done)?;
+            next = if again {
+                block.start
+            } else {
+                self.pin(next..block.end.min(range.end), &mut done)?
+            };
         }
         self.left.push(done..range.end)
     }
