@@ -24,6 +24,11 @@ const CONFIG: Config = Config::new().timeout_s(300);
 const SIZE: u64 = 24 << 20;
 const PAGES: usize = SIZE as usize / PAGE;
 const SESSIONS: [&str; 5] = ["touched", "finished", "full", "left behind", "let go"];
+/// A session with a memfd that has a page in each of [`NODES`] nodes of its tree.
+const SPREAD: &str = "spread";
+const NODES: u64 = 2000;
+/// Of the file, in bytes.
+const NODE: u64 = 64 * PAGE as u64;
 /// For what takes milliseconds on a machine that is not busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,7 +41,22 @@ fn preserve(ctx: &mut Ctx) -> Result<()> {
         session.preserve(&file, 1)?;
         ctx.keep(session);
     }
+    let file = memfd::create(NODES * NODE)?;
+    for page in spread() {
+        data::fill(&file, 0, page)?;
+    }
+    let session = device.create_session(SPREAD)?;
+    session.preserve(&file, 1)?;
+    ctx.keep(session);
     Ok(())
+}
+
+fn spread() -> Vec<Extent> {
+    let page = |node| Extent {
+        start: node * NODE,
+        len: PAGE as u64,
+    };
+    (0..NODES).map(page).collect()
 }
 
 fn charge(ctx: &mut Ctx) -> Result<()> {
@@ -44,7 +64,8 @@ fn charge(ctx: &mut Ctx) -> Result<()> {
     finished(ctx).context("finished")?;
     full(ctx).context("finished in a full cgroup")?;
     left_behind(ctx).context("left behind")?;
-    let_go(ctx).context("let go")
+    let_go(ctx).context("let go")?;
+    in_a_full_cgroup().context("retrieved in a full cgroup")
 }
 
 fn retrieve(name: &str) -> Result<(Session, File)> {
@@ -177,5 +198,24 @@ fn let_go(_: &Ctx) -> Result<()> {
     payer.run(PATIENCE, || Ok(session.finish()?))?;
     let reclaims = payer.events("max")?;
     ensure!(reclaims == 0, "its cgroup was full {reclaims} times");
+    Ok(())
+}
+
+/// Where there is no room for the tree of the file, it is made all the same: without it the memfd would be lost.
+fn in_a_full_cgroup() -> Result<()> {
+    let payer = Cgroup::new("retriever")?;
+    payer.limit(Some(512 << 10))?;
+    Child::run(PATIENCE, || {
+        let (session, file) = payer.inside(|| {
+            let session = Device::open()?.retrieve_session(SPREAD)?;
+            let file = session.retrieve(1)?;
+            Ok((session, file))
+        })?;
+        data::check(&file, 0, NODES * NODE, &spread())?;
+        Ok(session.finish()?)
+    })?;
+    let [full, killed] = ["max", "oom_kill"].map(|event| payer.events(event));
+    ensure!(full? > 0, "that proves nothing: there was room");
+    ensure!(killed? == 0, "somebody was killed");
     Ok(())
 }

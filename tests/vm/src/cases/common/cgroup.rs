@@ -32,15 +32,18 @@ impl Cgroup {
 
     /// Does something in a child process that is in it. An error is that of `body`, or tells how the child ended.
     pub fn run(&self, timeout: Duration, body: impl FnOnce() -> Result<()>) -> Result<()> {
-        // Where the cgroup is full now, whatever the child does next would get it killed: out of it again.
+        Child::run(timeout, || self.inside(body)).context("in the cgroup")
+    }
+
+    /// Does something while the calling process is in it, which should be one that may be killed.
+    pub fn inside<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        // Where the cgroup is full now, whatever the process does next would get it killed: out of it again.
         let mut out = File::options()
             .write(true)
             .open(Path::new(ROOT).join("cgroup.procs"))?;
-        Child::run(timeout, || {
-            let done = self.enter().and_then(|()| body());
-            out.write_all(b"0").context("leaving the cgroup").and(done)
-        })
-        .context("in the cgroup")
+        let done = self.enter().and_then(|()| body());
+        out.write_all(b"0").context("leaving the cgroup")?;
+        done
     }
 
     /// Sets `memory.max`; `None` lifts the limit.
