@@ -46,11 +46,7 @@ fn swap_used_kib(ctx: &Ctx) -> Result<u64> {
 /// Puts all of a file out to swap, and fails if less than half of it went.
 fn swap_out(ctx: &Ctx, file: &File, size: u64) -> Result<()> {
     let before = swap_used_kib(ctx)?;
-    let map = Mapping::new(file, size as usize)?;
-    for index in (0..size as usize).step_by(PAGE) {
-        map.read(index);
-    }
-    map.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")?;
+    memfd::swap_out(file)?;
     let swapped = swap_used_kib(ctx)? - before;
     ensure!(
         swapped > size >> 11,

@@ -4,13 +4,12 @@
 //! runs, and at nobody else's expense.
 
 use super::common::cgroup::Cgroup;
+use super::common::in_the_way::{self, Layout, BLOCK};
 use super::common::luo::Device;
 use super::common::memfd::{self, Mapping};
 use super::common::only_ours;
 use super::common::pages::PAGE;
 use crate::ctx::Ctx;
-use crate::frames;
-use crate::procfs::number_in;
 use crate::test::{Config, Test};
 use anyhow::{bail, ensure, Context, Result};
 use std::fs::File;
@@ -26,8 +25,6 @@ pub const TESTS: &[Test] = &[
 const CONFIG: Config = Config::new().memory_mib(1536).timeout_s(400);
 const SIZE: usize = 64 << 20;
 const PAGES: usize = SIZE / PAGE;
-/// Pages of a large folio.
-const BLOCK: usize = 512;
 const WORDS_PER_PAGE: usize = PAGE / 8;
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -38,15 +35,6 @@ struct Guest {
     payer: Cgroup,
 }
 
-/// How the guest's memory lies.
-#[derive(Debug)]
-struct Layout {
-    /// Pages that are where the next kernel boots.
-    in_the_way: usize,
-    /// Blocks of the file that are one piece of memory, as a large folio is.
-    whole_blocks: usize,
-}
-
 impl Guest {
     /// One whose memory comes from where the next kernel boots and from elsewhere in turns, and at least that much free
     /// memory elsewhere, in large pieces.
@@ -54,39 +42,19 @@ impl Guest {
         let payer = Cgroup::new("guest")?;
         let file = memfd::create(SIZE as u64)?;
         let map = Mapping::aligned(&file, SIZE, BLOCK * PAGE)?;
-        // The kernel takes from there as soon as more of it is free than of all else.
-        let free = |word| Ok::<_, anyhow::Error>(number_in("/proc/meminfo", word)? as usize * 1024);
-        let room = free("MemFree:")?.saturating_sub(2 * free("CmaFree:")?);
-        ensure!(room > 2 * SIZE, "only {room} bytes of room");
-        let room = memfd::create(room.next_multiple_of(BLOCK * PAGE) as u64)?;
-        let taken = Mapping::new(&room, room.metadata()?.len() as usize)?;
-        for page in 0..room.metadata()?.len() as usize / PAGE {
-            taken.write(page * PAGE, 1);
-        }
+        let taken = in_the_way::crowd(0, SIZE)?;
         payer.run(PATIENCE, || {
             for page in 0..PAGES {
                 map.store(page * WORDS_PER_PAGE, first_word(page));
             }
             Ok(())
         })?;
+        drop(taken);
         Ok(Self { file, map, payer })
     }
 
     fn layout(&self) -> Result<Layout> {
-        for page in 0..PAGES {
-            self.map.load(page * WORDS_PER_PAGE);
-        }
-        let frames = frames::of_mapping(self.map.address(), PAGES)?;
-        ensure!(!frames.contains(&0), "a page is not mapped");
-        let scratch = frames::scratch()?;
-        let is_in_the_way = |frame: &&u64| scratch.iter().any(|area| area.contains(frame));
-        let is_whole = |block: &&[u64]| {
-            block[0] % BLOCK as u64 == 0 && block.windows(2).all(|pair| pair[0] + 1 == pair[1])
-        };
-        Ok(Layout {
-            in_the_way: frames.iter().filter(is_in_the_way).count(),
-            whole_blocks: frames.chunks_exact(BLOCK).filter(is_whole).count(),
-        })
+        Layout::of(&self.map, PAGES)
     }
 
     /// Preserves the memory while the guest writes to it: it must never see anything but what it wrote.
@@ -146,9 +114,10 @@ fn with_room(ctx: &mut Ctx) -> Result<()> {
     ensure!(after.in_the_way == 0, "{before:?}, then {after:?}");
     // What the guest had in use just then stays in small pieces.
     ensure!(
-        after.whole_blocks > PAGES / BLOCK / 2,
+        after.whole_blocks > before.whole_blocks + PAGES / BLOCK / 8,
         "{before:?}, then {after:?}"
     );
+    ctx.figure(&format!("{before:?}, then {after:?}"));
     let mut charged = Ok(0);
     ctx.wait_for("the charge", PATIENCE, || {
         charged = guest.payer.stat("shmem");

@@ -197,20 +197,9 @@ impl Step {
                 filled
             }
             Allocate(first, count) => Ok(memfd::fallocate(file, 0, first * P, count * P)?),
-            SwapOut => swap_out(file, size),
+            SwapOut => memfd::swap_out(file),
         }
     }
-}
-
-/// Puts as much as can be out to swap.
-fn swap_out(file: &File, size: u64) -> Result<()> {
-    let map = Mapping::new(file, size as usize)?;
-    for range in seen::data_ranges(file)? {
-        for index in range.step_by(PAGE) {
-            map.read(index as usize);
-        }
-    }
-    map.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")
 }
 
 impl Case {

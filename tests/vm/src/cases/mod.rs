@@ -18,6 +18,7 @@ mod faults;
 mod faults_file;
 mod faults_incoming;
 mod faults_kexec;
+mod faults_memory;
 mod fds;
 mod flb;
 mod frozen;
@@ -74,6 +75,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("faults_file", faults_file::TESTS),
     ("faults_incoming", faults_incoming::TESTS),
     ("faults_kexec", faults_kexec::TESTS),
+    ("faults_memory", faults_memory::TESTS),
     ("fds", fds::TESTS),
     ("flb", flb::TESTS),
     ("frozen", frozen::TESTS),

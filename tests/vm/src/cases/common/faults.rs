@@ -80,6 +80,11 @@ impl Points {
         ctx.figure(&format!("{what}: {self} ({seconds:.1} s)"));
     }
 
+    /// Those after which the call went well all the same.
+    pub fn absorbed(&self) -> u32 {
+        self.absorbed
+    }
+
     /// All of them.
     pub fn total(&self) -> u32 {
         self.slab + self.pages + self.copies + self.own

@@ -2,6 +2,8 @@
 
 //! memfds, and what can be done to them.
 
+use super::pages::PAGE;
+use super::seen::data_ranges;
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::fs::File;
@@ -61,6 +63,18 @@ pub fn write_at(file: &File, start: u64, bytes: &[u8]) -> Result<usize, Errno> {
     let written =
         unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), start as libc::off_t) };
     Errno::result(written).map(|written| written as usize)
+}
+
+/// Puts as much as can be out to swap.
+pub fn swap_out(file: &File) -> Result<()> {
+    let map = Mapping::new(file, file.metadata()?.len() as usize)?;
+    // MADV_PAGEOUT passes over what is not mapped.
+    for range in data_ranges(file)? {
+        for index in range.step_by(PAGE) {
+            map.read(index as usize);
+        }
+    }
+    map.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")
 }
 
 /// The file's seals.
