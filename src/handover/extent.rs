@@ -166,6 +166,11 @@ impl ExtentSer {
         self.flags() & FLAG_RANGE != 0
     }
 
+    /// Whether these are single pages, in their places or placed by tables.
+    pub(crate) fn is_run(&self) -> bool {
+        self.flags() & (FLAGS_ORDER | FLAG_TABLE) == 0
+    }
+
     /// The flags.
     fn flags(&self) -> u64 {
         self.pfn_flags >> PFN_BITS

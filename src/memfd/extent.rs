@@ -5,6 +5,7 @@
 use super::{
     folio::Pinned,
     frames::{preserve, unpin, unpreserve, Frames},
+    large::LargeFolios,
     pinned_extents::PinnedExtents,
     pinned_run::PinnedRun,
     scan::{Encoding, Properties},
@@ -90,11 +91,13 @@ impl Entries {
 ///
 /// # Invariants
 ///
-/// For each extent of `entries` this owns the pins of its folios, and the preservation of each range
-/// in them. Each [`Encoding::commit`] adds whole ranges; those behind it are large folios.
+/// This owns the pins of the folios in each extent of `entries`, save placed ones, which are those of
+/// `tables`. The first `committed` entries are whole ranges, tables and large folios, and this owns the
+/// preservation of those ranges and folios. The entries behind them are large folios that are not
+/// preserved yet.
 pub(super) struct PreservedExtents {
     entries: Entries,
-    /// How many of them [`Encoding::rollback`] keeps.
+    /// How many of them are preserved: [`Encoding::rollback`] keeps these.
     committed: usize,
     /// What was added last, and will be extents or a table.
     run: PinnedRun,
@@ -118,35 +121,64 @@ impl PreservedExtents {
         })
     }
 
-    /// Lists and preserves a large folio, which is a range by itself. On failure nothing has changed.
+    /// Lists a large folio. On failure nothing has changed.
     fn add_large(&mut self, folio: Pinned, extent: &Extent) -> Result {
-        let entry = ExtentSer::new(extent).ok_or(EFBIG)?.starting_range(true);
-        let range = Frames::of(extent);
-        preserve(&range)?;
-        self.entries
-            .push(&entry)
-            .inspect_err(|_| unpreserve(&range))?;
-        // INVARIANT: The entry has taken over the pin, and its range is preserved.
+        let entry = ExtentSer::new(extent).ok_or(EFBIG)?;
+        self.entries.push(&entry.starting_range(true))?;
+        // INVARIANT: The entry has taken over the pin.
         folio.forget();
         Ok(())
     }
 
-    /// Lets go of all entries from number `start` on.
-    fn let_go(&self, start: usize) {
-        for range in ranges(&self.entries, start) {
-            unpreserve(&range);
-        }
-        for entry in self.entries.iter_from(start) {
+    /// Preserves the large folios from entry number `start` on. On failure none of them is. Returns their
+    /// number of pages.
+    fn preserve_large_from(&self, start: usize) -> Result<u64> {
+        let mut nr_pages = 0;
+        LargeFolios::try_for_each(self.entries.iter_from(start), |folios| {
+            shmem::yield_cpu()?;
+            folios.preserve()?;
+            nr_pages += folios.nr_pages();
+            Ok(())
+        })
+        .inspect_err(|_| self.unpreserve_large_from(start, nr_pages))?;
+        Ok(nr_pages)
+    }
+
+    /// Undoes [`Self::preserve_large_from`] for the first `nr_pages` pages.
+    fn unpreserve_large_from(&self, start: usize, nr_pages: u64) {
+        let mut left = nr_pages;
+        // They are cut as they were when they were preserved, from the same `start`: between two of these
+        // nothing is left, and it ends there with an error.
+        let _ = LargeFolios::try_for_each(self.entries.iter_from(start), |folios| {
+            left = left.checked_sub(folios.nr_pages()).ok_or(EINVAL)?;
+            folios.unpreserve();
+            Ok(())
+        });
+    }
+
+    /// Undoes [`Self::preserve_ranges_from`].
+    fn unpreserve_ranges_from(&self, start: usize) {
+        ranges(&self.entries, start).for_each(|range| unpreserve(&range));
+    }
+
+    /// Unpins all folios from entry number `start` on.
+    ///
+    /// # Safety
+    ///
+    /// The folios are not preserved, and the caller ends these entries without unpinning again.
+    unsafe fn unpin_from(&self, start: usize) {
+        self.entries.iter_from(start).for_each(|entry| {
             if let Entry::Pages {
                 extent,
                 is_placed: false,
                 ..
             } = entry.entry()
             {
-                // SAFETY: By the type invariant this owns the pins.
+                // SAFETY: By the type invariant this owns the pins, which the caller gives up with the
+                // entries.
                 unsafe { unpin(&extent) };
             }
-        }
+        });
     }
 
     /// Makes a table or extents of the run.
@@ -162,17 +194,15 @@ impl PreservedExtents {
         self.end_run()?;
         let nr_pages = list(self.added.sorted()?, &mut self.entries)?;
         self.tables.list_planned(&mut self.entries)?;
-        self.preserve_from(start)?;
-        self.tables.preserve_added().inspect_err(|_| {
-            for range in ranges(&self.entries, start) {
-                unpreserve(&range);
-            }
-        })?;
+        self.preserve_ranges_from(start)?;
+        self.tables
+            .preserve_added()
+            .inspect_err(|_| self.unpreserve_ranges_from(start))?;
         Ok(nr_pages + self.tables.nr_planned_pages())
     }
 
-    /// Preserves the ranges from entry number `start` on. On failure none of them is.
-    fn preserve_from(&self, start: usize) -> Result {
+    /// Preserves the ranges of single pages from entry number `start` on. On failure none of them is.
+    fn preserve_ranges_from(&self, start: usize) -> Result {
         for (i, range) in ranges(&self.entries, start).enumerate() {
             let yielded = match i % PAUSE {
                 0 => shmem::yield_cpu(),
@@ -205,12 +235,11 @@ impl Encoding for PreservedExtents {
     }
 
     fn commit(&mut self) -> Result {
-        let start = self.entries.len();
-        let large = self.entries.iter_from(self.committed);
-        let nr_large: u64 = large.map(|entry| entry.extent().nr_pages).sum();
+        let nr_listed = self.entries.len();
+        let nr_large = self.preserve_large_from(self.committed)?;
         match self.preserve_added() {
             Ok(nr_pages) => {
-                // INVARIANT: The entries have taken over the pins, and their ranges are preserved.
+                // INVARIANT: The entries have taken over the pins, and all of them are preserved.
                 replace(&mut self.added, PinnedExtents::new()).forget();
                 self.run = PinnedRun::new();
                 self.tables.commit();
@@ -219,7 +248,8 @@ impl Encoding for PreservedExtents {
                 Ok(())
             }
             Err(err) => {
-                self.entries.truncate(start);
+                self.entries.truncate(nr_listed);
+                self.unpreserve_large_from(self.committed, nr_large);
                 Err(err)
             }
         }
@@ -229,7 +259,8 @@ impl Encoding for PreservedExtents {
         self.run = PinnedRun::new();
         self.added = PinnedExtents::new();
         self.tables.rollback();
-        self.let_go(self.committed);
+        // SAFETY: They are not preserved, and taken back.
+        unsafe { self.unpin_from(self.committed) };
         self.entries.truncate(self.committed);
     }
 
@@ -248,7 +279,11 @@ impl Encoding for PreservedExtents {
 
 impl Drop for PreservedExtents {
     fn drop(&mut self) {
-        self.let_go(0);
+        self.rollback();
+        self.unpreserve_ranges_from(0);
+        self.unpreserve_large_from(0, u64::MAX);
+        // SAFETY: They are not preserved any more, and end here.
+        unsafe { self.unpin_from(0) };
     }
 }
 
@@ -284,11 +319,11 @@ fn push(entries: &mut Entries, extent: &Extent, starts_range: bool) -> Result {
     entries.push(&entry.starting_range(starts_range))
 }
 
-/// The ranges of page frames that the entries from number `start` on make, the first of which starts
+/// The ranges of single pages that the entries from number `start` on make, the first of which starts
 /// one.
 fn ranges(entries: &Entries, start: usize) -> impl Iterator<Item = Frames> + '_ {
-    let is_of_range = |entry: &&ExtentSer| !matches!(entry.entry(), Entry::Table(_));
-    let mut entries = entries.iter_from(start).filter(is_of_range).peekable();
+    let entries = entries.iter_from(start);
+    let mut entries = entries.filter(|entry| entry.is_run()).peekable();
     core::iter::from_fn(move || {
         let first = entries.next()?.extent();
         let mut range = Frames::of(&first);

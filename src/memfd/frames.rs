@@ -14,14 +14,12 @@ use kernel::{bindings, error::to_result, prelude::*};
 /// seconds for 1 GiB, where single pages, all of which come in order, take half of one.
 pub(super) const MIN_BLOCKS: u64 = 32;
 
-/// A range of page frames.
+/// A range of page frames that are single pages.
 #[derive(Clone, Copy)]
 pub(super) struct Frames {
     pub(super) start: u64,
     /// The frame behind the last one.
     pub(super) end: u64,
-    /// Whether it is one large folio, which must be one key.
-    pub(super) is_folio: bool,
 }
 
 impl Frames {
@@ -30,26 +28,21 @@ impl Frames {
         Self {
             start: extent.pfn,
             end: extent.end_pfn(),
-            is_folio: extent.order != 0,
         }
     }
 
-    /// Whether the pages are preserved as blocks, not each by itself.
-    fn are_blocks(&self) -> bool {
-        self.is_folio || self.end - self.start >= MIN_BLOCKS
-    }
-
-    /// The pieces that are preserved by one call each.
+    /// The pieces that are preserved by one call each: all of it as blocks, or each page by itself.
     fn pieces(&self) -> impl Iterator<Item = Range<u64>> {
         let (start, end) = (self.start, self.end);
-        let size = if self.are_blocks() { end - start } else { 1 };
+        let nr_pages = end - start;
+        let size = if nr_pages >= MIN_BLOCKS { nr_pages } else { 1 };
         (start..end)
             .step_by(size as usize)
             .map(move |at| at..at + size)
     }
 }
 
-/// Preserves a range of pinned folios. On failure nothing of it is.
+/// Preserves a range of pinned pages. On failure nothing of it is.
 ///
 /// Context: may sleep.
 pub(super) fn preserve(range: &Frames) -> Result {
@@ -87,19 +80,20 @@ fn unpreserve_piece(piece: &Range<u64>) {
     }
 }
 
-/// Preserves pinned single pages by themselves. On failure none of them is.
+/// Preserves pinned folios of one order, each as one key, by their first frames. On failure none of
+/// them is.
 ///
 /// Context: may sleep.
-pub(super) fn preserve_singles(pfns: &[u64]) -> Result {
+pub(super) fn preserve_each(pfns: &[u64], order: u32) -> Result {
     fault::point()?;
     // SAFETY: The function only notes the frames, which are those of pinned folios.
-    to_result(unsafe { bindings::kho_preserve_frames(pfns.as_ptr(), pfns.len() as u32) })
+    to_result(unsafe { bindings::kho_preserve_frames(pfns.as_ptr(), pfns.len() as u32, order) })
 }
 
-/// Undoes [`preserve_singles`].
-pub(super) fn unpreserve_singles(pfns: &[u64]) {
+/// Undoes [`preserve_each`].
+pub(super) fn unpreserve_each(pfns: &[u64], order: u32) {
     // SAFETY: The function only notes the frames; the callers preserved exactly these.
-    unsafe { bindings::kho_unpreserve_frames(pfns.as_ptr(), pfns.len() as u32) };
+    unsafe { bindings::kho_unpreserve_frames(pfns.as_ptr(), pfns.len() as u32, order) };
 }
 
 /// Unpins single pages.

@@ -14,6 +14,7 @@ mod extent;
 mod folio;
 mod frame_set;
 mod frames;
+mod large;
 mod new_memfd;
 mod pinned_extents;
 mod pinned_run;

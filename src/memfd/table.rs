@@ -9,7 +9,7 @@
 use super::{
     extent::Entries,
     frame_set::FrameSet,
-    frames::{preserve_singles, unpin_singles, unpreserve_singles, MIN_BLOCKS},
+    frames::{preserve_each, unpin_singles, unpreserve_each, MIN_BLOCKS},
     pinned_run::PinnedRun,
     shmem,
 };
@@ -107,8 +107,9 @@ impl PreservedTable {
     fn preserve(&self) -> Result {
         shmem::yield_cpu()?;
         for (i, pfns) in singles(self.frames()).enumerate() {
-            if let Err(err) = preserve_singles(pfns) {
-                singles(self.frames()).take(i).for_each(unpreserve_singles);
+            if let Err(err) = preserve_each(pfns, 0) {
+                let done = singles(self.frames()).take(i);
+                done.for_each(|pfns| unpreserve_each(pfns, 0));
                 return Err(err);
             }
         }
@@ -117,7 +118,7 @@ impl PreservedTable {
 
     /// Undoes [`Self::preserve`].
     fn unpreserve(&self) {
-        singles(self.frames()).for_each(unpreserve_singles);
+        singles(self.frames()).for_each(|pfns| unpreserve_each(pfns, 0));
     }
 }
 
