@@ -73,6 +73,9 @@ pub(super) struct Contents {
 /// How many pages can become one large folio.
 const BLOCK: u64 = 1 << bindings::PMD_ORDER;
 
+/// How often it is tried to make one of a block.
+const ATTEMPTS: usize = 3;
+
 /// The block that page number `index` is in.
 fn block_of(index: u64) -> Range<u64> {
     let start = index - index % BLOCK;
@@ -203,8 +206,14 @@ impl Scan<'_> {
         }
         self.tried = Some(block.start);
         batch.truncate(block.start);
-        if let Err(ENOMEM | EBUSY) = self.memfd.collapse(block.start) {
-            self.may_collapse = false;
+        // Whoever uses a page of it just now is done with it soon.
+        for _ in 0..ATTEMPTS {
+            match self.memfd.collapse(block.start) {
+                Err(EAGAIN) => continue,
+                Err(ENOMEM | EBUSY) => self.may_collapse = false,
+                _ => {}
+            }
+            break;
         }
         true
     }

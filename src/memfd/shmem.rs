@@ -165,8 +165,8 @@ impl FrozenMemfd {
     /// them would have to be moved anyway to be pinned, and none is pinned.
     ///
     /// Fails with `ENOMEM` where there is no memory for a large folio, with `EBUSY` where there is no room
-    /// for it in the memory cgroup of the pages, and with something else where just these have to stay
-    /// small. Then nothing has changed.
+    /// for it in the memory cgroup of the pages, with `EAGAIN` where somebody uses a page just now, and with
+    /// something else where just these have to stay small. Then nothing has changed.
     ///
     /// Context: may sleep.
     pub(super) fn collapse(&self, start: u64) -> Result {
