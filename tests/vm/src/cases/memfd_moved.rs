@@ -36,13 +36,13 @@ struct Guest {
 }
 
 impl Guest {
-    /// One whose memory comes from where the next kernel boots and from elsewhere in turns, and at least that much free
-    /// memory elsewhere, in large pieces.
+    /// One whose memory comes from where the next kernel boots, the second half from elsewhere in turns; and at least that
+    /// much free memory elsewhere.
     fn new() -> Result<Self> {
         let payer = Cgroup::new("guest")?;
         let file = memfd::create(SIZE as u64)?;
         let map = Mapping::aligned(&file, SIZE, BLOCK * PAGE)?;
-        let taken = in_the_way::crowd(0, SIZE)?;
+        let taken = in_the_way::crowd(SIZE / 2, SIZE)?;
         payer.run(PATIENCE, || {
             for page in 0..PAGES {
                 map.store(page * WORDS_PER_PAGE, first_word(page));
