@@ -21,6 +21,8 @@ use std::time::Instant;
 pub enum Kind {
     /// An allocation of an object.
     Slab,
+    /// An allocation from a pool, which has a reserve for that.
+    Pool,
     /// An allocation of pages.
     Pages,
     /// A copy from or to user space.
@@ -30,8 +32,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 4] = [
+    const ALL: [(Kind, &'static str); 6] = [
         (Kind::Slab, "failslab"),
+        (Kind::Pool, "fail_mempool_alloc"),
+        (Kind::Pool, "fail_mempool_alloc_bulk"),
         (Kind::Pages, "fail_page_alloc"),
         (Kind::Copy, "fail_usercopy"),
         (Kind::Own, "fail_luo"),
@@ -40,7 +44,7 @@ impl Kind {
     /// Whether an error tells honestly of such a failure.
     pub fn explains(self, errno: Errno) -> bool {
         match self {
-            Kind::Slab | Kind::Pages => errno == Errno::ENOMEM,
+            Kind::Slab | Kind::Pool | Kind::Pages => errno == Errno::ENOMEM,
             Kind::Copy => errno == Errno::EFAULT,
             // As the step itself; and as where a module is just being unloaded.
             Kind::Own => matches!(
@@ -66,7 +70,7 @@ impl Points {
     /// One more.
     pub fn count(&mut self, kind: Kind, is_absorbed: bool) {
         *match kind {
-            Kind::Slab => &mut self.slab,
+            Kind::Slab | Kind::Pool => &mut self.slab,
             Kind::Pages => &mut self.pages,
             Kind::Copy => &mut self.copies,
             Kind::Own => &mut self.own,
@@ -242,7 +246,9 @@ impl<'a, T> Sweep<'a, T> {
         };
         let start = Instant::now();
         for nth in 1.. {
-            let (result, failed) = faults.inject(nth, &self.call)?;
+            let injected = faults.inject(nth, &self.call);
+            let (result, failed) =
+                injected.with_context(|| format!("{}, point {nth}", self.what))?;
             let at = || format!("{}, point {nth}, {failed:?}", self.what);
             if let Some(kind) = failed {
                 points.count(kind, result.is_ok());
