@@ -16,6 +16,14 @@ fn is_ours(line: &str) -> bool {
     line.ends_with("[luo]") || line.starts_with("0x")
 }
 
+/// Whether a line of a stack is of an object with a cache of its own. What is asked for below it the allocator keeps for
+/// itself: a sheaf, in which free objects of that cache are.
+fn is_in_allocator(line: &str) -> bool {
+    ["kmem_cache_alloc", "kmem_cache_free"]
+        .iter()
+        .any(|name| line.starts_with(name))
+}
+
 /// Number of objects by the first functions of luo.ko in the stack that asked for them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owned(BTreeMap<String, i64>);
@@ -45,8 +53,8 @@ impl Owned {
 
     fn add(&mut self, record: &str, count: i64) {
         let lines = record.lines().map(str::trim);
-        let place: Vec<_> = lines.filter(|line| is_ours(line)).take(3).collect();
-        if !place.is_empty() {
+        let place: Vec<_> = lines.clone().filter(|line| is_ours(line)).take(3).collect();
+        if !place.is_empty() && !lines.clone().any(is_in_allocator) {
             *self.0.entry(place.join(" < ")).or_default() += count;
         }
     }
