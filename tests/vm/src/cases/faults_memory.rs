@@ -34,7 +34,7 @@ const SEED: u64 = 17;
 const SIZE_MOVED: u64 = BLOCK as u64 * P;
 
 /// The size of folios that are larger than a page.
-const FOLIO: u64 = 64 << 10;
+const FOLIO: u64 = 16 << 10;
 /// More of these than are preserved at a time, and than there is room for in the page of the description.
 const LARGE: Extent = whole(300 * FOLIO);
 /// Where there are none at first, and pages behind.
@@ -56,7 +56,7 @@ fn tail(first: u64) -> impl Iterator<Item = Extent> {
 
 /// Fills a part of a file with large folios: what is first touched through a mapping is one.
 fn fill_large(file: &File, extent: Extent) -> Result<()> {
-    const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/shmem_enabled";
+    const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/hugepages-16kB/shmem_enabled";
     std::fs::write(ENABLED, "always").context(ENABLED)?;
     let map = Mapping::aligned(file, LARGE_SIZE as usize, FOLIO as usize)?;
     for start in (extent.start..extent.start + extent.len).step_by(FOLIO as usize) {
