@@ -7,6 +7,7 @@
 
 use super::{
     new_memfd::{key_order, PreservedRange, Restored, RestoredExtent},
+    patience::insist,
     restored_table::{IncomingTable, PlacedPages, RestoredTable},
     Format,
 };
@@ -175,11 +176,11 @@ impl Description {
             match piece {
                 // With room for them first: what cannot be kept here would be freed.
                 vmalloc::Piece::Chunk(pa) => {
-                    other.reserve(1, GFP_KERNEL)?;
+                    insist(|| other.reserve(1, GFP_KERNEL))?;
                     other.push(claim(pa, 0)?, GFP_KERNEL)?;
                 }
                 vmalloc::Piece::Pages(pa) => {
-                    array.reserve(1, GFP_KERNEL)?;
+                    insist(|| array.reserve(1, GFP_KERNEL))?;
                     array.push(claim(pa, order.into())?, GFP_KERNEL)?;
                 }
             }
@@ -282,7 +283,7 @@ impl Description {
                     ..
                 } => (extent, starts_range),
                 Entry::Table(table) => {
-                    tables.reserve(1, GFP_KERNEL)?;
+                    insist(|| tables.reserve(1, GFP_KERNEL))?;
                     return Ok(tables.push(IncomingTable::claim(&table)?, GFP_KERNEL)?);
                 }
             };
@@ -291,14 +292,15 @@ impl Description {
             })?;
             match ranges.last_mut() {
                 Some(range) if !starts_range => range.end = extent.end_pfn(),
-                _ => ranges.push(
-                    PreservedRange {
+                _ => {
+                    insist(|| ranges.reserve(1, GFP_KERNEL))?;
+                    let range = PreservedRange {
                         pfn: extent.pfn,
                         end: extent.end_pfn(),
                         is_folio: extent.order != 0,
-                    },
-                    GFP_KERNEL,
-                )?,
+                    };
+                    ranges.push(range, GFP_KERNEL)?;
+                }
             }
             Ok(())
         });

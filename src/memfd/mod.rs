@@ -16,6 +16,7 @@ mod frame_set;
 mod frames;
 mod large;
 mod new_memfd;
+mod patience;
 mod pinned_extents;
 mod pinned_run;
 mod radix;

@@ -16,7 +16,7 @@ use kernel::{fs::File, prelude::*, sync::aref::ARef};
 /// [`NewMemfd::add`]. On failure all memory is kept.
 ///
 /// What is most likely to fail is the new memfd, which is charged to the caller: it is made before
-/// anything is touched.
+/// anything is touched, as is all else that can be.
 ///
 /// Context: may sleep.
 pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>, NotRetrieved> {
@@ -26,8 +26,9 @@ pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>, NotRetriev
         Err(why) => return Err(why.into()),
     };
     let memfd = NewMemfd::new(head.memfd()).map_err(NotRetrieved::Untouched)?;
+    let runs = Runs::new().map_err(NotRetrieved::Untouched)?;
     let mut description = Description::claim(head)?;
-    match fill(&memfd, &mut description) {
+    match fill(&memfd, &mut description, runs) {
         Ok(()) => Ok(memfd.into_file()),
         Err(why) => {
             memfd.leak();
@@ -38,8 +39,7 @@ pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>, NotRetriev
 }
 
 /// Puts everything into `memfd`, in runs as long as can be.
-fn fill(memfd: &NewMemfd, description: &mut Description) -> Result<(), Refusal> {
-    let mut runs = Runs::new()?;
+fn fill(memfd: &NewMemfd, description: &mut Description, mut runs: Runs) -> Result<(), Refusal> {
     let mut run: Option<RestoredExtent> = None;
     description.claim_all(|next| {
         match next {

@@ -296,6 +296,11 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
             }
             Err(errno) => {
                 ensure!(errno != Errno::EINVAL, "{i}: taken for damaged");
+                // For memory it waits, once something was taken over.
+                ensure!(
+                    failed == Some(faults::Kind::Own),
+                    "{i} is lost by {failed:?}"
+                );
                 lost += 1;
             }
         }
