@@ -23,7 +23,14 @@ pub const TESTS: &[Test] = &[Test::new("cgroups", CONFIG, &[preserve, charge])];
 const CONFIG: Config = Config::new().timeout_s(300);
 const SIZE: u64 = 24 << 20;
 const PAGES: usize = SIZE as usize / PAGE;
-const SESSIONS: [&str; 5] = ["touched", "finished", "full", "left behind", "let go"];
+const SESSIONS: [&str; 6] = [
+    "touched",
+    "finished",
+    "full",
+    "left behind",
+    "let go",
+    "committed",
+];
 /// A session with a memfd that has a page in each of [`NODES`] nodes of its tree.
 const SPREAD: &str = "spread";
 const NODES: u64 = 2000;
@@ -65,6 +72,7 @@ fn charge(ctx: &mut Ctx) -> Result<()> {
     full(ctx).context("finished in a full cgroup")?;
     left_behind(ctx).context("left behind")?;
     let_go(ctx).context("let go")?;
+    committed().context("retrieved where all is committed")?;
     in_a_full_cgroup().context("retrieved in a full cgroup")
 }
 
@@ -199,6 +207,23 @@ fn let_go(_: &Ctx) -> Result<()> {
     let reclaims = payer.events("max")?;
     ensure!(reclaims == 0, "its cgroup was full {reclaims} times");
     Ok(())
+}
+
+/// Strict overcommit, with all that may be committed given to others, is no reason to lose memory that is in use anyway.
+fn committed() -> Result<()> {
+    let set = |name, value| {
+        let path = format!("/proc/sys/vm/{name}");
+        std::fs::write(&path, value).context(path)
+    };
+    set("overcommit_kbytes", "1")?;
+    let session = Device::open()?.retrieve_session("committed")?;
+    set("overcommit_memory", "2")?;
+    let other = memfd::create(SIZE).and_then(|file| Ok(memfd::write_at(&file, 0, b"more")?));
+    let file = session.retrieve(1);
+    set("overcommit_memory", "0")?;
+    ensure!(other.is_err(), "that proves nothing: there is room");
+    data::check(&file?, 5, SIZE, &[whole(SIZE)])?;
+    Ok(session.finish()?)
 }
 
 /// Where there is no room for the tree of the file, it is made all the same: without it the memfd would be lost.
