@@ -28,6 +28,7 @@ const COMPLAINTS: &[&str] = &[
     "detected stalls",
     "rcu_preempt self-detected stall",
     "Bad page state",
+    "shmem_evict_inode:",
     "refcount_t:",
     "list_del corruption",
     "list_add corruption",

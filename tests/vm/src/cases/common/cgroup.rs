@@ -57,6 +57,12 @@ impl Cgroup {
         self.value("memory.stat", key)
     }
 
+    /// `memory.current`, in bytes.
+    pub fn charged(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(self.0.join("memory.current"))?;
+        text.trim().parse().context("memory.current")
+    }
+
     /// A value of `memory.events`.
     pub fn events(&self, key: &str) -> Result<u64> {
         self.value("memory.events", key)
