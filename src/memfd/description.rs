@@ -7,7 +7,7 @@
 
 use super::{
     new_memfd::{key_order, PreservedRange, Restored, RestoredExtent},
-    patience::insist,
+    patience::Patience,
     restored_table::{IncomingTable, PlacedPages, RestoredTable},
     Format,
 };
@@ -37,7 +37,7 @@ pub(super) struct Description {
     /// Tables of frames, which were not looked at yet.
     tables: KVVec<IncomingTable>,
     /// All other pages.
-    other: KVec<RestoredPages>,
+    other: KVVec<RestoredPages>,
 }
 
 /// Why a memfd is refused.
@@ -106,8 +106,8 @@ pub(super) struct Head {
 
 impl Head {
     /// Reads the head of the description at `pa`, of any value.
-    pub(super) fn read(format: Format, pa: u64) -> Result<Self, Refusal> {
-        let mut scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
+    pub(super) fn read(format: Format, pa: u64, patience: &mut Patience) -> Result<Self, Refusal> {
+        let mut scratch = patience.insist(|| KBox::new(Page::ZERO, GFP_KERNEL))?;
         if !Incoming.read(pa, &mut scratch) {
             return Err(Malformed::NotPreserved(pa).into());
         }
@@ -136,7 +136,7 @@ impl Description {
     ///
     /// The pages are ours before they are believed: an entry that claims one of them as the user's
     /// data is found out. On failure they are kept.
-    pub(super) fn claim(mut head: Head) -> Result<Self, Refusal> {
+    pub(super) fn claim(mut head: Head, patience: &mut Patience) -> Result<Self, Refusal> {
         let mut description = Self {
             format: head.format,
             memfd: head.memfd,
@@ -144,11 +144,11 @@ impl Description {
             array: KVVec::new(),
             ranges: KVVec::new(),
             tables: KVVec::new(),
-            other: KVec::new(),
+            other: KVVec::new(),
         };
         let checked = description
-            .claim_pages(head.pa, &mut head.scratch)
-            .and_then(|()| description.check());
+            .claim_pages(head.pa, &mut head.scratch, patience)
+            .and_then(|()| description.check(patience));
         match checked {
             Ok(()) => Ok(description),
             Err(why) => {
@@ -158,7 +158,12 @@ impl Description {
         }
     }
 
-    fn claim_pages(&mut self, pa: u64, scratch: &mut Page) -> Result<(), Refusal> {
+    fn claim_pages(
+        &mut self,
+        pa: u64,
+        scratch: &mut Page,
+        patience: &mut Patience,
+    ) -> Result<(), Refusal> {
         let in_head = self.format.in_head();
         let Self {
             memfd,
@@ -176,11 +181,11 @@ impl Description {
             match piece {
                 // With room for them first: what cannot be kept here would be freed.
                 vmalloc::Piece::Chunk(pa) => {
-                    insist(|| other.reserve(1, GFP_KERNEL))?;
+                    patience.insist(|| other.reserve(1, GFP_KERNEL))?;
                     other.push(claim(pa, 0)?, GFP_KERNEL)?;
                 }
                 vmalloc::Piece::Pages(pa) => {
-                    insist(|| array.reserve(1, GFP_KERNEL))?;
+                    patience.insist(|| array.reserve(1, GFP_KERNEL))?;
                     array.push(claim(pa, order.into())?, GFP_KERNEL)?;
                 }
             }
@@ -271,7 +276,7 @@ impl Description {
 
     /// Checks that all extents are what they claim to be, without touching any, and notes in which
     /// ranges they are preserved. Takes over the tables, which are parts of the description.
-    fn check(&mut self) -> Result<(), Refusal> {
+    fn check(&mut self, patience: &mut Patience) -> Result<(), Refusal> {
         let mut ranges: KVVec<PreservedRange> = KVVec::new();
         let mut tables = KVVec::new();
         let mut keys = KeyWalk::new();
@@ -283,7 +288,7 @@ impl Description {
                     ..
                 } => (extent, starts_range),
                 Entry::Table(table) => {
-                    insist(|| tables.reserve(1, GFP_KERNEL))?;
+                    patience.insist(|| tables.reserve(1, GFP_KERNEL))?;
                     return Ok(tables.push(IncomingTable::claim(&table)?, GFP_KERNEL)?);
                 }
             };
@@ -293,7 +298,7 @@ impl Description {
             match ranges.last_mut() {
                 Some(range) if !starts_range => range.end = extent.end_pfn(),
                 _ => {
-                    insist(|| ranges.reserve(1, GFP_KERNEL))?;
+                    patience.insist(|| ranges.reserve(1, GFP_KERNEL))?;
                     let range = PreservedRange {
                         pfn: extent.pfn,
                         end: extent.end_pfn(),

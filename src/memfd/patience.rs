@@ -7,21 +7,44 @@ use kernel::{
     time::{delay::fsleep, Delta},
 };
 
-/// How often an allocation is tried again, each time after a millisecond more: for half a minute.
-const ATTEMPTS: i64 = 250;
+/// How long is waited for memory, in all of a call.
+pub(super) struct Patience {
+    /// In milliseconds.
+    left: i64,
+    /// The last wait.
+    pause: i64,
+}
 
-/// Allocates something, and tries again for long if there is no memory, be the task killed or not: what
-/// was taken over from the previous kernel is lost to everybody if this fails.
-///
-/// Context: may sleep.
-pub(super) fn insist<T>(
-    mut allocate: impl FnMut() -> Result<T, AllocError>,
-) -> Result<T, AllocError> {
-    for millis in 0..ATTEMPTS {
-        if let Ok(allocated) = allocate() {
-            return Ok(allocated);
-        }
-        fsleep(Delta::from_millis(millis));
+impl Patience {
+    /// Where nothing is lost, so that the caller can try again.
+    pub(super) const NONE: Self = Self::millis(0);
+    /// Where memory is kept in vain: the caller may be a process that ends.
+    pub(super) const SHORT: Self = Self::millis(100);
+    /// Where a memfd is lost, which somebody waits for. Others wait for the session's lock meanwhile.
+    pub(super) const LONG: Self = Self::millis(30_000);
+
+    const fn millis(left: i64) -> Self {
+        Self { left, pause: 0 }
     }
-    allocate()
+
+    /// Allocates something; if there is no memory, tries again each time after a millisecond more.
+    ///
+    /// That the task is killed does not end this: for single pages it makes no difference, and what is
+    /// larger may come to be had.
+    ///
+    /// Context: may sleep.
+    pub(super) fn insist<T>(
+        &mut self,
+        mut allocate: impl FnMut() -> Result<T, AllocError>,
+    ) -> Result<T, AllocError> {
+        loop {
+            match allocate() {
+                Err(_) if self.left > 0 => {}
+                done => return done,
+            }
+            self.pause += 1;
+            self.left -= self.pause;
+            fsleep(Delta::from_millis(self.pause));
+        }
+    }
 }

@@ -187,7 +187,7 @@ impl Scan<'_> {
             // What is there now wants to be brought in or moved.
             let block = block_of(next);
             let is_whole = from <= block.start && block.end <= range.end;
-            let again = is_whole && self.collapse(&mut batch, &block);
+            let again = is_whole && self.collapse(&mut batch, &block)?;
             self.take(batch, &mut done)?;
             next = if again {
                 block.start
@@ -200,22 +200,24 @@ impl Scan<'_> {
 
     /// Tries to move a block into a large folio, for which none of its pages may be pinned. Returns
     /// false if it did not try; else the block is not in the batch any more, and to be looked at again.
-    fn collapse(&mut self, batch: &mut PinnedBatch, block: &Range<u64>) -> bool {
+    fn collapse(&mut self, batch: &mut PinnedBatch, block: &Range<u64>) -> Result<bool> {
         if !self.may_collapse || self.tried == Some(block.start) {
-            return false;
+            return Ok(false);
         }
         self.tried = Some(block.start);
         batch.truncate(block.start);
         // Whoever uses a page of it just now is done with it soon.
         for _ in 0..ATTEMPTS {
             match self.memfd.collapse(block.start) {
-                Err(EAGAIN) => continue,
-                Err(ENOMEM | EBUSY) => self.may_collapse = false,
-                _ => {}
+                Err(EAGAIN) => shmem::yield_cpu()?,
+                Err(ENOMEM | EBUSY) => {
+                    self.may_collapse = false;
+                    break;
+                }
+                _ => break,
             }
-            break;
         }
-        true
+        Ok(true)
     }
 
     /// Adds what there is in `range`, which begins with a page that has to be brought in or moved. Returns

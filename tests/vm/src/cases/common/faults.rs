@@ -174,7 +174,8 @@ impl Faults {
 fn last_failed() -> Result<Kind> {
     for (kind, name) in Kind::ALL {
         if !folder(name).exists() {
-            // Of luo.ko, which is not there any more, or was not yet.
+            ensure!(kind == Kind::Own, "{name} is not there");
+            // luo.ko is not there any more, or was not yet.
             return Ok(kind);
         }
         let path = folder(name).join("times");
