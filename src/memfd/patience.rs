@@ -17,11 +17,19 @@ pub(super) struct Patience {
 
 impl Patience {
     /// Where nothing is lost, so that the caller can try again.
-    pub(super) const NONE: Self = Self::millis(0);
+    pub(super) const fn none() -> Self {
+        Self::millis(0)
+    }
+
     /// Where memory is kept in vain: the caller may be a process that ends.
-    pub(super) const SHORT: Self = Self::millis(100);
+    pub(super) const fn short() -> Self {
+        Self::millis(100)
+    }
+
     /// Where a memfd is lost, which somebody waits for. Others wait for the session's lock meanwhile.
-    pub(super) const LONG: Self = Self::millis(30_000);
+    pub(super) const fn long() -> Self {
+        Self::millis(30_000)
+    }
 
     const fn millis(left: i64) -> Self {
         Self { left, pause: 0 }

@@ -21,14 +21,14 @@ use kernel::{fs::File, prelude::*, sync::aref::ARef};
 ///
 /// Context: may sleep.
 pub(super) fn retrieve(format: Format, pa: u64) -> Result<ARef<File>, NotRetrieved> {
-    let head = match Head::read(format, pa, &mut Patience::NONE) {
+    let head = match Head::read(format, pa, &mut Patience::none()) {
         Ok(head) => head,
         Err(Refusal::Failed(err)) => return Err(NotRetrieved::Untouched(err)),
         Err(why) => return Err(why.into()),
     };
     let memfd = NewMemfd::new(head.memfd()).map_err(NotRetrieved::Untouched)?;
     let runs = Runs::new().map_err(NotRetrieved::Untouched)?;
-    let mut description = Description::claim(head, &mut Patience::LONG)?;
+    let mut description = Description::claim(head, &mut Patience::long())?;
     match fill(&memfd, &mut description, runs) {
         Ok(()) => Ok(memfd.into_file()),
         Err(why) => {
@@ -81,7 +81,7 @@ fn add(memfd: &NewMemfd, runs: &mut Runs) -> Result<(), Refusal> {
 ///
 /// Context: may sleep.
 pub(super) fn discard(format: Format, pa: u64) {
-    let mut patience = Patience::SHORT;
+    let mut patience = Patience::short();
     let head = Head::read(format, pa, &mut patience);
     let claimed = head.and_then(|head| Description::claim(head, &mut patience));
     let freed = claimed.and_then(|mut description| {
