@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for memory where to go without it would lose the user's.
+//! Waiting for memory, and how long for.
 
 use kernel::{
     alloc::AllocError,
@@ -11,7 +11,7 @@ use kernel::{
 pub(super) struct Patience {
     /// In milliseconds.
     left: i64,
-    /// The last wait.
+    /// The next wait, each of which takes a millisecond more.
     pause: i64,
 }
 
@@ -26,6 +26,11 @@ impl Patience {
         Self::millis(100)
     }
 
+    /// Where a folio is in somebody's use, which is soon over: 30 waits.
+    pub(super) const fn for_user() -> Self {
+        Self::millis(435)
+    }
+
     /// Where a memfd is lost, which somebody waits for. Others wait for the session's lock meanwhile.
     pub(super) const fn long() -> Self {
         Self::millis(30_000)
@@ -35,7 +40,20 @@ impl Patience {
         Self { left, pause: 0 }
     }
 
-    /// Allocates something; if there is no memory, tries again each time after a millisecond more.
+    /// Waits a little. Returns false if it is time to give up instead.
+    ///
+    /// Context: may sleep.
+    pub(super) fn wait(&mut self) -> bool {
+        if self.left <= 0 {
+            return false;
+        }
+        fsleep(Delta::from_millis(self.pause));
+        self.left -= self.pause;
+        self.pause += 1;
+        true
+    }
+
+    /// Allocates something; if there is no memory, waits and tries again.
     ///
     /// That the task is killed does not end this: for single pages it makes no difference, and what is
     /// larger may come to be had.
@@ -47,12 +65,9 @@ impl Patience {
     ) -> Result<T, AllocError> {
         loop {
             match allocate() {
-                Err(_) if self.left > 0 => {}
+                Err(_) if self.wait() => {}
                 done => return done,
             }
-            self.pause += 1;
-            self.left -= self.pause;
-            fsleep(Delta::from_millis(self.pause));
         }
     }
 }

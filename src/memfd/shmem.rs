@@ -4,7 +4,7 @@
 //!
 //! C headers: `include/linux/shmem_fs.h`, `include/linux/memfd.h`, `include/linux/pagemap.h`.
 
-use super::{folio::PinnedBatch, walk::Walk};
+use super::{folio::PinnedBatch, patience::Patience, walk::Walk};
 use crate::{fault, handover::memfd::KNOWN_SEALS};
 use core::{ops::Range, ptr::addr_of_mut};
 use kernel::{
@@ -14,11 +14,7 @@ use kernel::{
     page::PAGE_SHIFT,
     prelude::*,
     sync::aref::ARef,
-    time::{delay::fsleep, Delta},
 };
-
-/// How often it is tried again to pin folios, each time after a millisecond more.
-const PATIENCE: i64 = 30;
 
 /// Whether `file` is on tmpfs and has no name: a memfd, or as good as one.
 pub(super) fn is_nameless(file: &File) -> bool {
@@ -182,15 +178,13 @@ impl FrozenMemfd {
     pub(super) fn pin(&self, run: Range<u64>) -> Result<PinnedBatch> {
         // A folio that somebody reads or writes right now cannot be moved, which is reported as a
         // want of memory: the workload goes on, so that this will happen, and soon be over.
-        for millis in 0..PATIENCE {
+        let mut patience = Patience::for_user();
+        loop {
             match self.try_pin(&run) {
-                Err(ENOMEM) => {}
+                Err(ENOMEM) if patience.wait() => yield_cpu()?,
                 done => return done,
             }
-            yield_cpu()?;
-            fsleep(Delta::from_millis(millis));
         }
-        self.try_pin(&run)
     }
 
     /// Does it, if no folio is just being used.
