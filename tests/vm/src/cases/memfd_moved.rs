@@ -114,7 +114,7 @@ fn with_room(ctx: &mut Ctx) -> Result<()> {
     ensure!(after.in_the_way == 0, "{before:?}, then {after:?}");
     // What the guest had in use just then stays in small pieces.
     ensure!(
-        after.whole_blocks > before.whole_blocks + PAGES / BLOCK / 8,
+        after.whole_blocks > before.whole_blocks + PAGES / BLOCK / 4,
         "{before:?}, then {after:?}"
     );
     ctx.figure(&format!("{before:?}, then {after:?}"));
