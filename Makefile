@@ -135,14 +135,15 @@ check-vm: module
 # another 32nd. The image does not fit where luoctl_refused::images has one fit. To ask ACPI for
 # the interrupts of a PCI device takes such a kernel minutes: the old tables know them, too.
 # The driver of a PC's keyboard has a data race, and nobody types. `no5lvl`: see
-# Documentation/known-kernel-issues.rst.
+# Documentation/known-kernel-issues.rst. Pages that are free hold a pattern only where `page_poison`
+# says so.
 NOT_ON_DEBUG = cost::,hostile_users::limited,memfd_accounting::,memfd_interrupt::killed,lifetime::no_memory_lost,$\
 	luoctl_refused::images
 NOT_ON_KCSAN = cost::,vmm::
 check-debug: SKIP = $(NOT_ON_DEBUG)
 check-kcsan: SKIP = $(NOT_ON_KCSAN)
 check-debug check-kcsan: check-%:
-	@VARIANT=$* LUO_SKIP='$(SKIP)' LUO_CMDLINE='no5lvl pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M' \
+	@VARIANT=$* LUO_SKIP='$(SKIP)' LUO_CMDLINE='no5lvl page_poison=1 pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M' \
 		LUO_MORE_MEMORY=2560 \
 		$(MAKE) --no-print-directory BUILD=$(BUILD)/$* check-vm
 

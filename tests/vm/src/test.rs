@@ -119,6 +119,11 @@ impl Config {
         Self { cmdline, ..self }
     }
 
+    /// kmemleak in every kernel of a test that goes through kexec, where there is one: each boot takes long then.
+    pub const fn look_for_leaks(self) -> Self {
+        self.cmdline("kmemleak=on")
+    }
+
     /// A swap device of this size, in compressed memory.
     pub const fn swap_mib(self, zram_mib: u32) -> Self {
         Self { zram_mib, ..self }

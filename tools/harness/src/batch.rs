@@ -113,7 +113,7 @@ impl Batch {
 const ALWAYS: &str = "console=ttyS0 panic=-1 no_timer_check tsc=nowatchdog kho=on";
 
 /// On a kernel with kmemleak, which makes its boot take four times as long: not for each kernel of a test that goes
-/// through kexec. One that wants it has `kmemleak=on` among its own words.
+/// through kexec. One that wants it says `look_for_leaks()`.
 const NO_KMEMLEAK: &str = "kmemleak=off";
 
 /// A kernel command line.

@@ -18,7 +18,7 @@ use std::sync::Barrier;
 /// The cases.
 pub const TESTS: &[Test] = &[Test::new(
     "everything",
-    Config::new(),
+    Config::new().look_for_leaks(),
     &[hand_on, everything_at_once],
 )];
 

@@ -22,7 +22,11 @@ pub const TESTS: &[Test] = &[
     ),
     Test::new("held", Config::new(), &[hand_on, held]),
     Test::new("retrieve_fails", Config::new(), &[hand_on, retrieve_fails]),
-    Test::new("both_sides", Config::new(), &[hand_on, both_sides, again]),
+    Test::new(
+        "both_sides",
+        Config::new().look_for_leaks(),
+        &[hand_on, both_sides, again],
+    ),
     Test::new("without", Config::new(), &[without, none_arrives]),
     Test::new(
         "recorder_reloaded",
