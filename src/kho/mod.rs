@@ -16,8 +16,8 @@ mod pages;
 pub(crate) use array::PreservedArray;
 pub(crate) use block::BlockChain;
 pub(crate) use pages::{
-    alone, claim_frames, init, preserved_order, write_incoming, Incoming, PreservedPage,
-    RestoredPages,
+    alone, claim_folios, claim_frames, init, preserved_order, write_incoming, Incoming,
+    PreservedPage, RestoredPages,
 };
 
 use crate::{fault, handover::Malformed};

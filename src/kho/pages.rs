@@ -4,7 +4,7 @@
 
 use crate::{
     fault,
-    handover::{Page, Source, PAGE_SIZE},
+    handover::{Malformed, Page, Source, PAGE_SIZE},
 };
 use core::{
     ops::{Deref, DerefMut},
@@ -236,15 +236,41 @@ impl RestoredPages {
     }
 }
 
-/// Takes over pages that the previous kernel preserved one by one, at frames of any value. Returns how
-/// many, from the first one on; the next one, if there is one, is no such page, or was taken over before.
+/// Takes over pages that the previous kernel preserved one by one, at frames of any value. Fails at the
+/// first that is no such page, or was taken over before.
 ///
-/// The caller owns a reference to each of these then.
+/// On success the caller owns a reference to each of them.
 ///
 /// Context: may sleep.
-pub(crate) fn claim_frames(frames: &[u64]) -> usize {
+pub(crate) fn claim_frames(frames: &[u64]) -> Result<(), Malformed> {
     // SAFETY: The function takes any frames, as many as are said.
-    alone(|| unsafe { bindings::kho_restore_frames(frames.as_ptr(), frames.len() as u32) as usize })
+    let nr =
+        alone(|| unsafe { bindings::kho_restore_frames(frames.as_ptr(), frames.len() as u32) });
+    are_claimed(frames, nr)
+}
+
+/// Takes over folios of order `order` that the previous kernel preserved, at frames of any value, to be
+/// made later. Fails at the first that is no such folio, or was taken over before.
+///
+/// On success the caller owns their memory. No reference to them may be taken before `kho_make_folio()`.
+///
+/// Context: may sleep.
+pub(crate) fn claim_folios(frames: &[u64], order: u32) -> Result<(), Malformed> {
+    // SAFETY: The function takes any frames, as many as are said.
+    let nr = alone(|| unsafe {
+        bindings::kho_claim_folios(frames.as_ptr(), frames.len() as u32, order)
+    });
+    are_claimed(frames, nr)
+}
+
+/// Says whether `nr` of `frames` are all.
+fn are_claimed(frames: &[u64], nr: u32) -> Result<(), Malformed> {
+    match frames.get(nr as usize) {
+        None => Ok(()),
+        Some(pfn) => Err(Malformed::NotPreserved(
+            pfn.saturating_mul(PAGE_SIZE as u64),
+        )),
+    }
 }
 
 impl Drop for RestoredPages {

@@ -6,6 +6,7 @@
 //! freed nor shown to anybody.
 
 use super::{
+    large::LargeFolios,
     new_memfd::{key_order, PreservedRange, Restored, RestoredExtent},
     patience::Patience,
     restored_table::{IncomingTable, PlacedPages, RestoredTable},
@@ -323,8 +324,17 @@ impl Description {
         mut visit: impl FnMut(Restored) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         for range in self.ranges.iter() {
-            range.claim()?;
+            if range.folio_made_later().is_none() {
+                range.claim()?;
+            }
         }
+        let made_later = self
+            .ranges
+            .iter()
+            .filter_map(|range| range.folio_made_later());
+        LargeFolios::try_for_each(made_later, |folios| -> Result<(), Refusal> {
+            Ok(folios.claim()?)
+        })?;
         self.claim_tables()?;
         self.for_each_again(|entry, uptodate| {
             if let Entry::Pages {

@@ -85,6 +85,11 @@ impl Entries {
         let rest = self.rest.iter_from(start.saturating_sub(self.in_head));
         Iterator::chain(in_head.iter().skip(start), rest)
     }
+
+    /// Iterates over the extents of these.
+    fn extents_from(&self, start: usize) -> impl Iterator<Item = Extent> + '_ {
+        self.iter_from(start).map(|entry| entry.extent())
+    }
 }
 
 /// The folios of a memfd as "memfd-extents-v2" has them: few entries, and few KHO keys.
@@ -134,7 +139,7 @@ impl PreservedExtents {
     /// number of pages.
     fn preserve_large_from(&self, start: usize) -> Result<u64> {
         let mut nr_pages = 0;
-        LargeFolios::try_for_each(self.entries.iter_from(start), |folios| {
+        LargeFolios::try_for_each(self.entries.extents_from(start), |folios| -> Result {
             shmem::yield_cpu()?;
             folios.preserve()?;
             nr_pages += folios.nr_pages();
@@ -149,7 +154,7 @@ impl PreservedExtents {
         let mut left = nr_pages;
         // They are cut as they were when they were preserved, from the same `start`: between two of these
         // nothing is left, and it ends there with an error.
-        let _ = LargeFolios::try_for_each(self.entries.iter_from(start), |folios| {
+        let _ = LargeFolios::try_for_each(self.entries.extents_from(start), |folios| -> Result {
             left = left.checked_sub(folios.nr_pages()).ok_or(EINVAL)?;
             folios.unpreserve();
             Ok(())

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Large folios of a memfd, which are preserved many at a time: the way through KHO's tree is longer
-//! than all else that there is to be done for one of them.
+//! Large folios of a memfd, which are preserved and claimed many at a time: the way through KHO's tree,
+//! and through the memory's zones, is longer than all else that there is to be done for one of them.
 
 use super::frames::{preserve_each, unpreserve_each};
-use crate::handover::extent::ExtentSer;
+use crate::{
+    handover::{extent::Extent, Malformed},
+    kho::claim_folios,
+};
 use kernel::prelude::*;
 
 /// Large folios of the same order, as they are listed.
@@ -19,18 +22,17 @@ impl LargeFolios {
     /// How many there are at a time, on the stack.
     const MAX: usize = 64;
 
-    /// Does something with the large folios among `entries`, and no others, many at a time.
-    pub(super) fn try_for_each<'a>(
-        mut entries: impl Iterator<Item = &'a ExtentSer>,
-        mut act: impl FnMut(&Self) -> Result,
-    ) -> Result {
+    /// Does something with the large folios among `extents`, and no others, many at a time.
+    pub(super) fn try_for_each<E: From<Error>>(
+        mut extents: impl Iterator<Item = Extent>,
+        mut act: impl FnMut(&Self) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut some = Self {
             order: 0,
             pfns: [0; Self::MAX],
             len: 0,
         };
-        entries.try_for_each(|entry| -> Result {
-            let folio = entry.extent();
+        extents.try_for_each(|folio| -> Result<(), E> {
             if folio.order == 0 {
                 return Ok(());
             }
@@ -45,7 +47,7 @@ impl LargeFolios {
         some.flush(&mut act)
     }
 
-    fn flush(&mut self, act: &mut impl FnMut(&Self) -> Result) -> Result {
+    fn flush<E>(&mut self, act: &mut impl FnMut(&Self) -> Result<(), E>) -> Result<(), E> {
         if self.len != 0 {
             act(self)?;
         }
@@ -72,5 +74,15 @@ impl LargeFolios {
     /// Undoes [`Self::preserve`].
     pub(super) fn unpreserve(&self) {
         unpreserve_each(self.pfns(), self.order);
+    }
+
+    /// Takes over what the previous kernel preserved at these frames, of any value. Fails where that are
+    /// no such folios, or some have been taken over before.
+    ///
+    /// On success all of them are ours, and yet to be made.
+    ///
+    /// Context: may sleep.
+    pub(super) fn claim(&self) -> Result<(), Malformed> {
+        claim_folios(self.pfns(), self.order)
     }
 }

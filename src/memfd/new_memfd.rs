@@ -43,6 +43,13 @@ impl PreservedRange {
         }
     }
 
+    /// The folio that it is, if that is one to be made later: then it is for
+    /// [`super::large::LargeFolios::claim`] to take it over.
+    pub(super) fn folio_made_later(&self) -> Option<Extent> {
+        let order = self.folio_order();
+        is_made_later(order).then_some(Extent::folio(self.pfn, 0, order))
+    }
+
     /// Takes the pages over. Fails with `EINVAL` where some have been taken over before.
     ///
     /// On success all pages in the range are ours: each with a reference, or one large folio with one.
@@ -74,6 +81,12 @@ impl PreservedRange {
     }
 }
 
+/// Whether a folio of this order is made of its pages when somebody wants it: to make it takes longer
+/// than all else that there is to be done for it while the workload is paused.
+fn is_made_later(order: u32) -> bool {
+    (1..=bindings::SHMEM_PRESERVED_MAX_ORDER).contains(&order)
+}
+
 /// Pages of the previous kernel that have become pages of this one, to be put into a file.
 ///
 /// Without [`Self::free`] or [`NewMemfd::add`] they are kept for ever: they are the user's data.
@@ -81,7 +94,7 @@ impl PreservedRange {
 /// # Invariants
 ///
 /// The pages of the extent are ours: single pages with a reference each, or one large folio with
-/// one. They are in no file.
+/// one, or one that is [yet to be made](is_made_later). They are in no file.
 pub(super) struct RestoredExtent(Extent);
 
 impl RestoredExtent {
@@ -97,15 +110,10 @@ impl RestoredExtent {
 
     /// Zeroes the pages: there never was anything in them.
     pub(super) fn zero(&self) {
-        let mut pfn = self.0.pfn;
-        while pfn < self.0.end_pfn() {
-            // SAFETY: By the type invariant the pages are ours.
-            unsafe {
-                let folio = bindings::page_folio(bindings::pfn_to_page(pfn as usize));
-                bindings::folio_zero_range(folio, 0, PAGE_SIZE << self.0.order);
-            }
-            pfn += 1 << self.0.order;
-        }
+        let len = self.0.nr_pages as usize * PAGE_SIZE;
+        // SAFETY: By the type invariant the pages are ours. They are in the direct map, as all memory
+        // that KHO preserves.
+        unsafe { bindings::phys_to_virt(self.0.pfn * PAGE_SIZE as u64).write_bytes(0, len) };
     }
 
     /// Which pages they are.
@@ -127,10 +135,17 @@ impl RestoredExtent {
     pub(super) fn free(self) {
         let mut pfn = self.0.pfn;
         while pfn < self.0.end_pfn() {
-            // SAFETY: By the type invariant this owns the reference.
+            // SAFETY: By the type invariant the folio is ours, with a reference, or is to be made first,
+            // which gives it one.
             unsafe {
-                let folio = bindings::page_folio(bindings::pfn_to_page(pfn as usize));
-                bindings::folio_put(folio);
+                let folio = if is_made_later(self.0.order) {
+                    bindings::kho_make_folio(pfn as usize)
+                } else {
+                    bindings::page_folio(bindings::pfn_to_page(pfn as usize))
+                };
+                if !folio.is_null() {
+                    bindings::folio_put(folio);
+                }
             }
             pfn += 1 << self.0.order;
         }
@@ -189,6 +204,7 @@ impl Runs {
             pfn: extent.pfn as usize,
             nr: extent.nr_pages as usize,
             is_table: false,
+            is_claimed: is_made_later(extent.order),
         };
         // INVARIANT: By that of `restored`.
         Ok(self.0.push(run, GFP_KERNEL)?)
@@ -205,6 +221,7 @@ impl Runs {
             nr: TABLE_FRAMES,
             pfn: table.into_pfn() as usize,
             is_table: true,
+            is_claimed: false,
         };
         // INVARIANT: By that of `table`. There is room: this cannot fail.
         Ok(self.0.push(run, GFP_KERNEL)?)

@@ -101,29 +101,19 @@ impl IncomingTable {
     pub(super) fn claim_pages(&mut self, placed: &mut PlacedPages) -> Result<(), Malformed> {
         let frames = frames_mut(&mut self.page)?;
         if let Some(pfns) = all_singles(frames) {
-            return claim_singles(pfns);
+            return claim_frames(pfns);
         }
         for frame in frames.iter() {
             if let Frame::Placed(pfn) = frame.check()? {
                 placed.take(pfn)?;
             }
         }
-        singles(frames).try_for_each(claim_singles)?;
+        singles(frames).try_for_each(claim_frames)?;
         // As the file wants it: plain frame numbers.
         for slot in frames {
             *slot = FrameSer::new(Frame::Single(slot.frame().pfn()));
         }
         Ok(())
-    }
-}
-
-/// Takes over pages that are preserved by themselves.
-fn claim_singles(pfns: &[u64]) -> Result<(), Malformed> {
-    match pfns.get(claim_frames(pfns)) {
-        None => Ok(()),
-        Some(pfn) => Err(Malformed::NotPreserved(
-            pfn.saturating_mul(PAGE_SIZE as u64),
-        )),
     }
 }
 

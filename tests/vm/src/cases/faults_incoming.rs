@@ -51,15 +51,29 @@ const fn page(i: u64) -> Extent {
     }
 }
 
+/// Behind the pages, large folios of as many KiB: more than are claimed at a time, or a few.
+const FOLIO_KIB: u64 = 16;
+fn folios(pages: u64) -> Extent {
+    let size = FOLIO_KIB << 10;
+    Extent {
+        start: (pages * P).next_multiple_of(size),
+        len: size * if pages == PAGES { 66 } else { 2 },
+    }
+}
+
 /// What the file called `token` of a session has: pieces, and a size that no other has.
 fn contents(token: u64, pages: u64) -> (u64, Vec<Extent>) {
-    let extents = (0..pages).step_by(2).map(page).collect();
-    (pages * P + token, extents)
+    let folios = folios(pages);
+    let extents = (0..pages).step_by(2).map(page).chain([folios]);
+    (folios.start + folios.len + token, extents.collect())
 }
 
 fn put(session: &Session, token: u64, pages: u64) -> Result<()> {
     let (size, extents) = contents(token, pages);
     let file = memfd::create(size)?;
+    let folios = folios(pages);
+    let part = folios.start..folios.start + folios.len;
+    memfd::fill_with_folios(&file, size, part, FOLIO_KIB)?;
     for extent in extents {
         data::fill(&file, token, extent)?;
     }

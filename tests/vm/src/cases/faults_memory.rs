@@ -54,15 +54,10 @@ fn tail(first: u64) -> impl Iterator<Item = Extent> {
     (first..40).step_by(2).map(page)
 }
 
-/// Fills a part of a file with large folios: what is first touched through a mapping is one.
+/// Fills a part of a file with large folios.
 fn fill_large(file: &File, extent: Extent) -> Result<()> {
-    const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/hugepages-16kB/shmem_enabled";
-    std::fs::write(ENABLED, "always").context(ENABLED)?;
-    let map = Mapping::aligned(file, LARGE_SIZE as usize, FOLIO as usize)?;
-    for start in (extent.start..extent.start + extent.len).step_by(FOLIO as usize) {
-        map.write(start as usize, 1);
-    }
-    std::fs::write(ENABLED, "never").context(ENABLED)?;
+    let part = extent.start..extent.start + extent.len;
+    memfd::fill_with_folios(file, LARGE_SIZE, part, FOLIO >> 10)?;
     data::fill(file, SEED, extent)
 }
 

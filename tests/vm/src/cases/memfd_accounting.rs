@@ -29,20 +29,30 @@ pub const TESTS: &[Test] = &[
 const CONFIG: Config = Config::new().cpus(1).timeout_s(300);
 const P: u64 = PAGE as u64;
 
-/// Files of a session: so many small ones that a page lost with each is seen, and a large one of many runs.
+/// Files of a session: so many small ones that a page lost with each is seen, a large one of many runs, and one in folios
+/// of 2 MiB.
 const SMALL: u64 = 500;
 const SMALL_SIZE: u64 = 3 * P - 1;
 const LARGE: u64 = 32 << 20;
-const TOKENS: std::ops::Range<u64> = 0..SMALL + 1;
+const HUGE: u64 = 16 << 20;
+const TOKENS: std::ops::Range<u64> = 0..SMALL + 2;
 /// What is lost in MiB is more than what else happens in a kernel that does nothing.
 const TOLERANCE_KIB: i64 = 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn file(token: u64) -> Result<File> {
-    let size = if token < SMALL { SMALL_SIZE } else { LARGE };
+    let size = match token {
+        SMALL => LARGE,
+        ..SMALL => SMALL_SIZE,
+        _ => HUGE,
+    };
     let file = memfd::create(size)?;
     if token < SMALL {
         data::fill(&file, token, whole(size))?;
+        return Ok(file);
+    }
+    if token > SMALL {
+        memfd::fill_with_folios(&file, size, 0..size, 2048)?;
         return Ok(file);
     }
     let map = Mapping::new(&file, size as usize)?;
@@ -204,6 +214,9 @@ const FATES: [(&str, Fate); 6] = [
     ("half touched, not finished", |device, name| {
         let session = device.retrieve_session(name)?;
         let files = retrieve(&session, TOKENS)?;
+        // In the midst of folios that nobody has touched.
+        memfd::punch(&files[SMALL as usize + 1], P, 3 << 20)?;
+        memfd::truncate(&files[SMALL as usize + 1], HUGE / 2 + P + 1)?;
         files.iter().try_for_each(|file| touch(file, 2))?;
         memfd::punch(&files[SMALL as usize], 0, LARGE / 3)?;
         memfd::truncate(&files[SMALL as usize], LARGE / 2 + 1)?;
@@ -259,7 +272,7 @@ fn all_comes_back(ctx: &mut Ctx) -> Result<()> {
         before.is_back(ctx).context(name)?;
         let now = Memory::now(ctx)?;
         let grown = now.total - before.total;
-        let files = (LARGE >> 10) as i64 + SMALL as i64 * 12;
+        let files = ((LARGE + HUGE) >> 10) as i64 + SMALL as i64 * 12;
         ensure!(
             grown >= files,
             "{name}: the machine got only {grown} KiB back"

@@ -10,6 +10,8 @@ use crate::ctx::Ctx;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Barrier;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
@@ -21,6 +23,11 @@ pub const TESTS: &[Test] = &[
         "huge_by_advice",
         Config::new(),
         &[preserve_advised, check_huge],
+    ),
+    Test::new(
+        "huge_wanted_by_all",
+        Config::new(),
+        &[preserve_wanted, want_at_once],
     ),
     Test::new(
         "small_folios_mixed",
@@ -198,6 +205,65 @@ fn check_huge(_: &mut Ctx) -> Result<()> {
     }
     session.finish()?;
     Ok(())
+}
+
+const WANTED: u64 = 24;
+
+fn preserve_wanted(ctx: &mut Ctx) -> Result<()> {
+    let size = WANTED * HUGE;
+    let file = memfd::create(size)?;
+    memfd::fill_with_folios(&file, size, 0..size, HUGE >> 10)?;
+    data::fill(&file, 8, whole(size))?;
+    let session = Device::open()?.create_session("wanted")?;
+    session.preserve(&file, 1)?;
+    ctx.keep(session);
+    Ok(())
+}
+
+/// Several threads want different pages of the same folio at the same time, of which each is made once; one that is
+/// truncated meanwhile is gone for all.
+fn want_at_once(_: &mut Ctx) -> Result<()> {
+    const THREADS: usize = 4;
+    let size = WANTED * HUGE;
+    let session = Device::open()?.retrieve_session("wanted")?;
+    let file = session.retrieve(1)?;
+    let map = Mapping::new(&file, size as usize)?;
+    let start = Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (map, start, file) = (&map, &start, &file);
+            scope.spawn(move || {
+                for folio in 0..WANTED {
+                    let place = folio * HUGE + (thread * 100 * PAGE) as u64;
+                    start.wait();
+                    if folio % 3 == 2 && thread == 0 {
+                        let all = memfd::punch(file, folio * HUGE, HUGE);
+                        assert!(all.is_ok(), "{all:?}");
+                    } else {
+                        map.read(place as usize);
+                    }
+                }
+            });
+        }
+    });
+    let gone = |folio: &u64| folio % 3 == 2;
+    for folio in (0..WANTED).filter(gone) {
+        let mut bytes = vec![1; HUGE as usize];
+        file.read_exact_at(&mut bytes, folio * HUGE)?;
+        ensure!(
+            bytes.iter().all(|&byte| byte == 0),
+            "folio {folio} is not empty"
+        );
+        memfd::punch(&file, folio * HUGE, HUGE)?;
+    }
+    let there = (0..WANTED)
+        .filter(|folio| !gone(folio))
+        .map(|folio| Extent {
+            start: folio * HUGE,
+            len: HUGE,
+        });
+    data::check(&file, 8, size, &there.collect::<Vec<_>>())?;
+    Ok(session.finish()?)
 }
 
 const MIXED: u64 = 6 * HUGE;

@@ -31,6 +31,16 @@ pub const TESTS: &[Test] = &[
         CONFIG,
         &[preserve_scattered, do_everything, check_again],
     ),
+    Test::new(
+        "everything_from_large",
+        CONFIG,
+        &[preserve_large, do_everything, check_again],
+    ),
+    Test::new(
+        "everything_from_huge",
+        CONFIG.look_for_leaks(),
+        &[preserve_huge, do_everything, check_again],
+    ),
     Test::new("swapoff", CONFIG, &[preserve_two, swap_off]),
 ];
 
@@ -46,6 +56,15 @@ fn preserve(ctx: &mut Ctx) -> Result<()> {
 /// Pages that are anywhere in memory are handed over as a table.
 fn preserve_scattered(ctx: &mut Ctx) -> Result<()> {
     preserve_all(ctx, memfd_ops::scattered)
+}
+
+/// Folios are made of their pages when somebody wants them.
+fn preserve_large(ctx: &mut Ctx) -> Result<()> {
+    preserve_all(ctx, |seed| memfd_ops::in_folios(seed, 16))
+}
+
+fn preserve_huge(ctx: &mut Ctx) -> Result<()> {
+    preserve_all(ctx, |seed| memfd_ops::in_folios(seed, 2048))
 }
 
 fn preserve_all(ctx: &mut Ctx, file: fn(u64) -> Result<File>) -> Result<()> {

@@ -23,14 +23,15 @@ const UPDATES: u64 = 4;
 
 const NAME: &str = "soak";
 const MIB: u64 = 1 << 20;
-/// What there is of each memfd: much of one, a little of one that is large, and some small ones.
-const MEMFDS: [Shape; 6] = [
+/// What there is of each memfd: much of one, a little of one that is large, some small ones, and one in large folios.
+const MEMFDS: [Shape; 7] = [
     Shape::new(16 * MIB, 0..16 * MIB),
     Shape::new(1024 * MIB, 512 * MIB..513 * MIB),
     Shape::new(10_000, 0..10_000),
     Shape::new(10_000, 0..10_000),
     Shape::new(1, 0..1),
     Shape::new(0, 0..0),
+    Shape::new(6 * MIB, 0..6 * MIB).in_folios(2048),
 ];
 /// Token and number of the recorder's file.
 const RECORDED: u64 = 50;
@@ -38,15 +39,27 @@ const RECORDED: u64 = 50;
 /// The kernel that the files are from: the one before tells what there is without any.
 const FIRST: usize = 2;
 
-/// A memfd's size, and which bytes of it were written.
+/// A memfd's size, which bytes of it were written, and of how many KiB its folios are, if not of a page.
 struct Shape {
     size: u64,
     written: Range<u64>,
+    folio_kib: Option<u64>,
 }
 
 impl Shape {
     const fn new(size: u64, written: Range<u64>) -> Self {
-        Self { size, written }
+        Self {
+            size,
+            written,
+            folio_kib: None,
+        }
+    }
+
+    const fn in_folios(self, kib: u64) -> Self {
+        Self {
+            folio_kib: Some(kib),
+            ..self
+        }
     }
 
     /// Where a kernel leaves its number: on another page in each.
@@ -102,8 +115,8 @@ impl Shape {
 struct Sample {
     /// Pages that KHO had kept for this kernel, before any was taken.
     arrived: u64,
-    /// How many of these are left when all is finished.
-    left: u64,
+    /// How many keys and pages of it are left when all is finished.
+    left: (u64, u64),
     /// MemAvailable and what each CPU has at hand, which is no part of it and comes and goes by megabytes, in KiB.
     available: u64,
     /// Slab, in KiB.
@@ -117,7 +130,7 @@ impl Sample {
         let at_hand = ctx.free_kib()?.saturating_sub(ctx.meminfo_kib("MemFree")?);
         Ok(Self {
             arrived,
-            left: recorder.unrestored()?.1,
+            left: recorder.unrestored()?,
             available: ctx.meminfo_kib("MemAvailable")? + at_hand,
             slab: ctx.meminfo_kib("Slab")?,
             kmalloc: kmalloc_kib()?,
@@ -209,8 +222,8 @@ fn kmalloc_kib() -> Result<u64> {
 /// What one kernel tells the next.
 #[derive(Default, Deserialize, Serialize)]
 struct State {
-    /// How many pages KHO keeps for a kernel to which nothing is handed over, when that is known.
-    base: Option<u64>,
+    /// How many keys and pages KHO keeps for a kernel to which nothing is handed over, when that is known.
+    base: Option<(u64, u64)>,
     samples: Vec<Sample>,
 }
 
@@ -224,17 +237,17 @@ fn stage(ctx: &mut Ctx) -> Result<()> {
         }
         Some(bytes) => serde_json::from_slice(&bytes)?,
     };
-    let (_, arrived) = recorder.unrestored()?;
+    let arrived = recorder.unrestored()?;
     let kernel = ctx.stage();
     let files = if let Some(base) = state.base {
         let update = state.samples.len() + 1;
         let files =
             arrive(&device, &recorder, kernel).with_context(|| format!("live update {update}"))?;
-        let sample = Sample::take(ctx, arrived, &recorder)?;
+        let sample = Sample::take(ctx, arrived.1, &recorder)?;
         let left = sample.left;
         ensure!(
             left == base,
-            "live update {update}: KHO keeps {left} pages when all is finished, instead of {base}"
+            "live update {update}: KHO keeps {left:?}, keys and pages, when all is finished, instead of {base:?}"
         );
         state.samples.push(sample);
         files
@@ -286,6 +299,9 @@ fn new_files(recorder: &Recorder) -> Result<Vec<(u64, File)>> {
     let mut files = Vec::new();
     for (token, shape) in (0..).zip(&MEMFDS) {
         let file = memfd::create(shape.size)?;
+        if let Some(kib) = shape.folio_kib {
+            memfd::fill_with_folios(&file, shape.size, shape.written.clone(), kib)?;
+        }
         data::fill(&file, token, shape.extent())?;
         files.push((token, file));
     }

@@ -8,6 +8,7 @@ use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -75,6 +76,35 @@ pub fn swap_out(file: &File) -> Result<()> {
         }
     }
     map.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")
+}
+
+/// Fills a part of a file, whose mapping is `len` bytes long, with folios of `kib` KiB: what is first touched through a
+/// mapping is one. Fails unless there are as many as fit. Their bytes are ones and zeroes.
+pub fn fill_with_folios(file: &File, len: u64, part: Range<u64>, kib: u64) -> Result<()> {
+    let folder = format!("/sys/kernel/mm/transparent_hugepage/hugepages-{kib}kB");
+    let enabled = format!("{folder}/shmem_enabled");
+    let made = || -> Result<u64> {
+        let path = format!("{folder}/stats/shmem_alloc");
+        let text = std::fs::read_to_string(&path).context(path)?;
+        Ok(text.trim().parse()?)
+    };
+    let size = (kib << 10) as usize;
+    let before = made()?;
+    std::fs::write(&enabled, "always").with_context(|| enabled.clone())?;
+    let map = Mapping::aligned(file, len as usize, size)?;
+    for start in (part.start..part.end).step_by(size) {
+        map.write(start as usize, 1);
+    }
+    std::fs::write(&enabled, "never").context(enabled)?;
+    let (made, wanted) = (
+        made()? - before,
+        (part.end - part.start).div_ceil(size as u64),
+    );
+    ensure!(
+        made >= wanted,
+        "{made} folios of {kib} KiB instead of {wanted}"
+    );
+    Ok(())
 }
 
 /// The file's seals.

@@ -60,6 +60,16 @@ pub fn scattered(seed: u64) -> Result<File> {
     Ok(file)
 }
 
+/// The same, but the first run is in folios of `kib` KiB, as many as fit.
+pub fn in_folios(seed: u64, kib: u64) -> Result<File> {
+    let file = memfd::create(SIZE)?;
+    let len = EXTENTS[0].len / (kib << 10) * (kib << 10);
+    memfd::fill_with_folios(&file, SIZE, 0..len, kib)?;
+    data::fill(&file, seed, EXTENTS[0])?;
+    fill_rest(&file, seed)?;
+    Ok(file)
+}
+
 fn fill_rest(file: &File, seed: u64) -> Result<()> {
     for page in (540..560).rev() {
         data::fill(file, seed, pages(page, 1))?;

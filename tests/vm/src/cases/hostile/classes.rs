@@ -67,6 +67,10 @@ const fn extents(name: &'static str, why: &'static str, damage: fn(&mut Victim<'
     lost(name, Format::Extents, why, damage)
 }
 
+const fn folios(name: &'static str, why: &'static str, damage: fn(&mut Victim<'_>)) -> Class {
+    lost(name, Format::Folios, why, damage)
+}
+
 const fn tables(name: &'static str, why: &'static str, damage: fn(&mut Victim<'_>)) -> Class {
     lost(name, Format::Tables, why, damage)
 }
@@ -101,6 +105,8 @@ pub const CLASSES: &[&[Class]] = &[
     FRAMES,
     &[good("among frames", Format::Tables)],
     TABLES,
+    &[good("among tables", Format::Folios)],
+    FOLIOS,
     &[good("last", Format::V2)],
 ];
 
@@ -214,6 +220,23 @@ const FILES: &[Class] = &[
             }
         }),
     ),
+    Class {
+        name: "a memfd from before tables",
+        format: Format::Extents,
+        damage: |it| {
+            it.set(it.file, 0, u64::from_ne_bytes(*b"memfd-ex"));
+            it.set(it.file, 1, u64::from_ne_bytes(*b"tents-v1"));
+        },
+        outcome: Outcome::Good,
+    },
+    v2("folios that are called extents", "extent", |it| {
+        it.set(it.file, 0, u64::from_ne_bytes(*b"memfd-ex"));
+        it.set(it.file, 1, u64::from_ne_bytes(*b"tents-v2"));
+    }),
+    extents("extents that are called folios", "", |it| {
+        it.set(it.file, 0, u64::from_ne_bytes(*b"memfd-v2"));
+        it.set(it.file, 1, 0);
+    }),
     extents("data at zero", "NotPreserved(0)", |it| {
         it.set(it.file, file::DATA, 0);
     }),
@@ -412,6 +435,34 @@ const FRAMES: &[Class] = &[
     }),
     extents("two extents in one place", ONE_PLACE, |it| {
         it.change(it.entries, 3, |word| word & !0xffff_ffff | 1);
+    }),
+];
+
+const FOLIOS: &[Class] = &[
+    folios("one of many not preserved", "NotPreserved", |it| {
+        it.set_frame(40, it.lost);
+    }),
+    folios("one of many in the kernel", "NotPreserved", |it| {
+        it.set_frame(64, it.kernel);
+    }),
+    folios("two of many the same", "NotPreserved", |it| {
+        let folio = it.frame(9);
+        it.set_frame(41, folio);
+    }),
+    folios("two of many the same, far apart", "NotPreserved", |it| {
+        let folio = it.frame(3);
+        it.set_frame(68, folio);
+    }),
+    folios("one of many of another order", "NotPreserved", |it| {
+        let folio = it.frame(70);
+        it.set_frame(69, folio);
+    }),
+    folios("the large one within itself", "NotPreserved", |it| {
+        let folio = it.frame(70);
+        it.set_frame(70, folio + (256 << 12));
+    }),
+    folios("one of many in the place of another", ONE_PLACE, |it| {
+        it.set(it.entries, 2 * 65 + 1, 4 << 32);
     }),
 ];
 

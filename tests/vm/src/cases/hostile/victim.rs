@@ -20,7 +20,12 @@ pub enum Format {
     Extents,
     /// Extents, and a table among them.
     Tables,
+    /// Extents of large folios: more than are claimed at a time, and one of another size.
+    Folios,
 }
+
+/// Number of small ones among the large folios, and their order.
+const FOLIOS: (u64, u32) = (70, 2);
 
 /// Number of pages of the placed range of a memfd with a table: its last ones, in reverse.
 const PLACED: u64 = 32;
@@ -30,7 +35,7 @@ impl Format {
     fn size(self) -> u64 {
         match self {
             Self::V2 | Self::Extents => 16 * 4096,
-            Self::Tables => 1024 * 4096,
+            Self::Tables | Self::Folios => 1024 * 4096,
         }
     }
 
@@ -40,37 +45,48 @@ impl Format {
             Self::V2 => &[(0, 1), (1, 1), (4, 4)],
             Self::Extents => &[(0, 3), (5, 2), (8, 4)],
             Self::Tables => &[(0, 3), (5, 2), (512, 512)],
+            Self::Folios => &[(0, FOLIOS.0 << FOLIOS.1), (512, 512)],
         }
     }
 
     fn contents(self) -> Contents {
-        let [first, second, third] = *self.extents() else {
-            unreachable!("three of them");
-        };
+        let extent = |i: usize| self.extents()[i];
         match self {
             Self::V2 => Contents::Folios {
-                folios: vec![(first.0, 0), (second.0, 0), (third.0, 2)],
+                folios: vec![(extent(0).0, 0), (extent(1).0, 0), (extent(2).0, 2)],
                 array_order: 0,
             },
             Self::Extents => Contents::Ranges(vec![
                 Range {
                     order: 0,
-                    extents: vec![first, second],
+                    extents: vec![extent(0), extent(1)],
                 },
                 Range {
                     order: 2,
-                    extents: vec![third],
+                    extents: vec![extent(2)],
                 },
             ]),
+            Self::Folios => {
+                let (count, order) = FOLIOS;
+                let small = (0..count).map(|i| Range {
+                    order,
+                    extents: vec![(i << order, 1 << order)],
+                });
+                let large = Range {
+                    order: 9,
+                    extents: vec![extent(1)],
+                };
+                Contents::Ranges(small.chain([large]).collect())
+            }
             Self::Tables => Contents::Tables {
                 ranges: vec![Range {
                     order: 0,
-                    extents: vec![first, second],
+                    extents: vec![extent(0), extent(1)],
                 }],
                 placed: vec![PLACED],
                 tables: vec![Table {
-                    index: third.0,
-                    slots: (0..third.1)
+                    index: extent(2).0,
+                    slots: (0..extent(2).1)
                         .rev()
                         .map(|left| match left {
                             ..PLACED => Slot::Placed(0, left),
@@ -82,10 +98,10 @@ impl Format {
         }
     }
 
-    /// The encoding of the file with this token: a bystander has no table, which would take much memory.
+    /// The encoding of the file with this token: a bystander has nothing that takes much memory.
     fn of(self, token: u64) -> Self {
         match (self, token) {
-            (Self::Tables, BYSTANDER) => Self::Extents,
+            (Self::Tables | Self::Folios, BYSTANDER) => Self::Extents,
             (format, _) => format,
         }
     }
@@ -148,7 +164,7 @@ impl<'a> Victim<'a> {
         let memfd = file.follow(memory, locate::file::DATA);
         let entries = match format {
             Format::V2 => memfd.follow(memory, locate::memfd::CHUNK).follow(memory, 1),
-            Format::Extents | Format::Tables => Place {
+            _ => Place {
                 offset: 8 * locate::memfd::ENTRIES,
                 ..memfd
             },
