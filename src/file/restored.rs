@@ -71,13 +71,11 @@ impl Restored {
         let retrieved = fault::point()
             .map_err(NotRetrieved::Untouched)
             .and_then(|()| handler.retrieve(self.data));
-        let made = retrieved.and_then(|file| {
-            let identity = room.take(handler.identity(&file))?;
-            Ok((file, identity))
-        });
-        match made {
-            Ok((file, identity)) => {
-                self.identity = Some(identity);
+        match retrieved {
+            Ok(file) => {
+                // Taken already, by a handler's idea of what is the same? Then the other one keeps both
+                // from being preserved: no reason to lose this.
+                self.identity = room.take(handler.identity(&file)).ok();
                 self.outcome = Outcome::Retrieved(file.clone());
                 Ok(file)
             }

@@ -44,6 +44,8 @@ pub(crate) struct IncomingSession {
     registry: Arc<IncomingRegistry>,
     /// Whether somebody has the session.
     taken: Atomic<bool>,
+    /// Whether nothing of it is left to be taken out.
+    finished: Atomic<bool>,
     #[pin]
     inner: Mutex<Inner>,
     #[pin]
@@ -70,6 +72,7 @@ impl IncomingSession {
                 name,
                 registry,
                 taken: Atomic::new(false),
+                finished: Atomic::new(false),
                 summary <- new_spinlock!(inner.summary()),
                 inner <- new_mutex!(inner),
                 listings <- Listings::new(),
@@ -101,14 +104,24 @@ impl IncomingSession {
         }
     }
 
+    /// Whether the session is finished: it is there until its descriptor is closed.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.load(Relaxed)
+    }
+
     /// RETRIEVE_FD
     fn retrieve_fd(&self, request: &Request) -> Result {
-        let mut arg: TokenFd = request.read()?;
+        let asked: TokenFd = request.read()?;
         let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
-        arg.fd = fd.reserved_fd() as i32;
         // The answer is given first: where it cannot be written, nothing was retrieved.
-        request.respond(&arg)?;
-        let file = self.retrieve(arg.token)?;
+        request.respond(&TokenFd {
+            fd: fd.reserved_fd() as i32,
+            ..asked
+        })?;
+        let file = self.retrieve(asked.token).inspect_err(|_| {
+            // The number will be somebody else's. What could be written just now is mostly still there.
+            let _ = request.respond(&asked);
+        })?;
         fd.fd_install(file);
         Ok(())
     }
@@ -123,7 +136,7 @@ impl IncomingSession {
         let file = inner.files.get_mut(&token).ok_or(ENOENT)?;
         let retrieved = trace::step(Step::Retrieve, &self.name, token, || file.retrieve());
         retrieved.inspect_err(|err| {
-            let advice = if *err == ENOENT {
+            let advice = if *err == ENOENT && file.is_pending() {
                 "load the module that handles it and try again"
             } else if file.is_pending() {
                 "nothing was touched: it can be tried again"
@@ -169,6 +182,7 @@ impl IncomingSession {
             inner.files.iter_mut().for_each(|(_, file)| file.let_go());
             return ready;
         }
+        self.finished.store(true, Relaxed);
         if let Some(record) = inner.record.take() {
             record.forget();
         }

@@ -307,13 +307,14 @@ impl IncomingRegistry {
     pub(crate) fn warn_of_loss(&self) {
         const NAMED: usize = 10;
         let inner = self.inner.lock();
-        for (name, _) in inner.sessions.iter().take(NAMED) {
+        let lost = || inner.sessions.iter().filter(|(_, it)| !it.is_finished());
+        for (name, _) in lost().take(NAMED) {
             pr_warn!(
                 "session {:?} of the previous kernel is lost: it was not finished before this kexec\n",
                 name
             );
         }
-        let others = inner.sessions.len().saturating_sub(NAMED);
+        let others = lost().skip(NAMED).count();
         if others != 0 {
             pr_warn!("so are {} others\n", others);
         }

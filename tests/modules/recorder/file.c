@@ -75,6 +75,13 @@ static bool rec_can_preserve(struct liveupdate_file_handler *handler, struct fil
 	return file->f_op == &rec_fops && rec_handler(rec_of(file)->kind) == handler;
 }
 
+static unsigned long rec_get_id(struct file *file)
+{
+	u64 id = rec_of(file)->id;
+
+	return id >= REC_SAME ? id : (unsigned long)file;
+}
+
 static int rec_preserve(struct liveupdate_file_op_args *args)
 {
 	struct rec_file *rec = rec_of(args->file);
@@ -188,6 +195,7 @@ static const struct liveupdate_file_ops ops = {
 	.retrieve = rec_retrieve,
 	.can_finish = rec_can_finish,
 	.finish = rec_finish,
+	.get_id = rec_get_id,
 	.owner = THIS_MODULE,
 };
 

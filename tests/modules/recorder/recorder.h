@@ -5,7 +5,8 @@
  * /dev/luo-recorder-a and /dev/luo-recorder-b make files that can be preserved,
  * each kind by a handler of its own. A number written to such a file is its id,
  * by which it is called in the record; read from it, it gives that number. The
- * files of both kinds depend on the FLB "x", those of kind a on "y", too.
+ * files of both kinds depend on the FLB "x", those of kind a on "y", too. Two files
+ * with the same id are the same one to their handler, if it is REC_SAME or more.
  *
  * In debugfs, below luo-recorder/:
  *
@@ -31,6 +32,7 @@
 #include <linux/types.h>
 
 #define REC_KINDS	2
+#define REC_SAME	1000
 
 /* What is behind a file. */
 struct rec_file {

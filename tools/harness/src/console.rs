@@ -33,6 +33,8 @@ const COMPLAINTS: &[&str] = &[
     "list_del corruption",
     "list_add corruption",
     "Out of memory: Killed process",
+    // By a kexec of which nobody else sees what it said: see lifetime::finished_is_not_lost.
+    "[finished] of the previous kernel is lost",
 ];
 
 /// A complaint and the test during which it came; `None` between tests.

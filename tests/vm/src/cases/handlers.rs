@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = &[
     ),
     Test::new("sample_not_ready", Config::new(), &[not_ready]),
     Test::new("missing", Config::new(), &[hand_on, missing]),
+    Test::new("the_same", Config::new(), &[hand_on_same, the_same]),
     Test::new("in_use", Config::new(), &[in_use]),
     Test::new(
         "in_use_after_kexec",
@@ -301,6 +302,35 @@ fn in_use_after_kexec(ctx: &mut Ctx) -> Result<()> {
     stays(ctx, "with a file that is not finished")?;
     drop((one, device.retrieve_session("two")?));
     recorder.remove()
+}
+
+/// A handler says of two files with this id that they are the same.
+const SAME: u64 = 1000;
+
+fn hand_on_same(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let session = Device::open()?.create_session("same")?;
+    session.preserve(&recorder.open(Kind::A, SAME)?, 1)?;
+    let again = session.preserve(&recorder.open(Kind::A, SAME)?, 2);
+    refused("the same again", again, Errno::EBUSY)?;
+    ctx.keep((recorder, session));
+    Ok(())
+}
+
+/// One that arrives is not lost because another one was preserved before.
+fn the_same(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let outgoing = device.create_session("outgoing")?;
+    outgoing.preserve(&recorder.open(Kind::A, SAME)?, 1)?;
+    let session = device.retrieve_session("same")?;
+    let file = session.retrieve(1)?;
+    ensure!(id_of(&file)? == SAME);
+    let again = outgoing.preserve(&file, 2);
+    refused("the same while it is preserved", again, Errno::EBUSY)?;
+    session.finish()?;
+    outgoing.unpreserve(1)?;
+    Ok(outgoing.preserve(&file, 2)?)
 }
 
 /// What nobody has retrieved outlives the module that found it.

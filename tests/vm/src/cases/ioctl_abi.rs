@@ -3,7 +3,7 @@
 //! Sizes, pointers and numbers of commands: what is malformed is refused, and nothing comes of it.
 
 use super::common::command::{Answer, Command};
-use super::common::luo::{number, Device, Session};
+use super::common::luo::{ioctl, number, Device, FdArg, Session, RETRIEVE_FD};
 use super::common::pages::{Pages, PAGE};
 use super::common::{data, is_ours, memfd, no_fd_leak, refused, still_works};
 use crate::ctx::Ctx;
@@ -12,6 +12,7 @@ use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::ffi::c_void;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
@@ -305,6 +306,11 @@ fn incoming(_: &mut Ctx) -> Result<()> {
         bad_pointers(command)?;
         bad_encoding(command)?;
     }
+    // Who is refused has no descriptor, and no number that may be one soon.
+    let mut unknown = FdArg::new(-1, 77);
+    let retrieved = ioctl(session.0.as_raw_fd(), RETRIEVE_FD, &mut unknown);
+    refused("an unknown token", retrieved, Errno::ENOENT)?;
+    ensure!(unknown.fd == -1, "the answer is descriptor {}", unknown.fd);
     for token in [1, 2] {
         let answer = larger(&Command::retrieve(&session, token), 8)?;
         let file = File::from(answer.fd.context("no descriptor")?);

@@ -32,7 +32,15 @@ pub const TESTS: &[Test] = &[
         Config::new(),
         &[hand_on, no_more_files],
     ),
+    Test::new(
+        "finished_is_not_lost",
+        Config::new(),
+        &[hand_on_finished, keep_finished, nothing_more],
+    ),
 ];
+
+/// What is said to be lost under this name fails the test: the harness reads it on the console.
+const FINISHED: &str = "finished";
 
 const SIZE: u64 = 300_000;
 
@@ -285,4 +293,25 @@ fn no_more_files(ctx: &mut Ctx) -> Result<()> {
     }
     session.finish()?;
     Ok(())
+}
+
+fn hand_on_finished(ctx: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session(FINISHED)?;
+    session.preserve(&filled()?, 1)?;
+    ctx.keep(session);
+    Ok(())
+}
+
+/// The next kexec comes while a session has its descriptor, and nothing else any more.
+fn keep_finished(ctx: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session(FINISHED)?;
+    is_free(&session.retrieve(1)?)?;
+    session.finish()?;
+    ctx.keep(session);
+    Ok(())
+}
+
+fn nothing_more(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session(FINISHED);
+    refused("a session of two kernels before", session, Errno::ENOENT)
 }
