@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PRESERVE_FD of a large memfd takes long: meanwhile it can be ended by a fatal signal, and the workload goes on.
+//! PRESERVE_FD and FINISH of a large memfd take long: meanwhile they can be ended by a fatal signal, and the workload
+//! goes on.
 
 use super::common::luo::{Device, Session};
 use super::common::memfd::{self, Mapping};
 use super::common::pages::PAGE;
-use super::common::{only_ours, refused};
+use super::common::{only_ours, refused, seen};
 use crate::ctx::Ctx;
 use crate::process::{Child, Said};
 use crate::test::{Config, Test};
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     Test::new("killed", CONFIG, &[killed]),
     Test::new("killed_in_v2", CONFIG.params("memfd_v2=1"), &[killed]),
+    Test::new("finish_killed", CONFIG, &[hand_on, finish_killed]),
     Test::new("faults_go_on", CONFIG, &[faults_go_on]),
     Test::new(
         "faults_go_on_in_v2",
@@ -127,6 +129,40 @@ fn nothing_is_left(ctx: &Ctx, session: &Session, file: &File, free: u64) -> Resu
         now + 2048 > free
     })
     .with_context(|| format!("{now} KiB are free, {free} were"))
+}
+
+fn hand_on(ctx: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session("finish")?;
+    session.preserve(&file(0)?, 0)?;
+    ctx.keep(session);
+    Ok(())
+}
+
+/// FINISH that is ended leaves what it has not come to to whoever touches it.
+fn finish_killed(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it has brought in all before")?;
+    let session = Device::open()?.retrieve_session("finish")?;
+    let file = session.retrieve(0)?;
+    let pages = SIZE as usize / PAGE;
+    ensure!(seen::resident(&file)? == 0, "some of it is there already");
+    let child = Child::spawn(|_| {
+        let _ = session.finish();
+    })?;
+    let deadline = Instant::now() + PATIENCE;
+    while seen::resident(&file)? == 0 {
+        ensure!(Instant::now() < deadline, "it does not begin");
+        std::thread::yield_now();
+    }
+    child.kill()?;
+    let resident = seen::resident(&file)?;
+    ensure!(resident < pages, "it did all of it, and was not ended");
+    let (_, files, _) = session.state()?;
+    ensure!(files == 0, "the session has {files} files");
+    let map = Mapping::new(&file, SIZE as usize)?;
+    let wrong = (0..pages).find(|&page| map.read(page * PAGE) != page as u8);
+    ensure!(wrong.is_none(), "page {wrong:?} is wrong");
+    ensure!(seen::resident(&file)? == pages, "a page is missing");
+    Ok(())
 }
 
 /// While PRESERVE_FD runs, no page fault and no write waits for all of it.

@@ -120,6 +120,25 @@ const CASES: &[Case] = &[
         1000 * P,
         [&[Alternate(300)], &[Shuffled(0, 300)], &[Shuffled(0, 1000)]],
     ),
+    // As a table, with a page less and one more, with a hole in between, at the file's uneven end, and with a page that comes
+    // when the others were looked at.
+    Case(HUGE, [&[Shuffled(0, 511)], &[], &[]]),
+    Case(HUGE, [&[Shuffled(0, 512)], &[], &[]]),
+    Case(HUGE + P, [&[Shuffled(0, 513)], &[], &[]]),
+    Case(HUGE - 77, [&[Shuffled(0, 512)], &[], &[]]),
+    Case(
+        3 * HUGE,
+        [&[Shuffled(0, 512), Shuffled(1024, 512)], &[], &[]],
+    ),
+    Case(2 * HUGE, [&[Shuffled(0, 512)], &[Shuffled(600, 77)], &[]]),
+    Case(
+        HUGE,
+        [
+            &[Shuffled(0, 200), Shuffled(201, 311)],
+            &[],
+            &[Pages(200, 1)],
+        ],
+    ),
     // In any order of memory.
     Case(1000 * P + 1, [&[Backwards(0, 1001)], &[], &[]]),
     Case(1000 * P + 1, [&[Shuffled(0, 1001)], &[], &[]]),
