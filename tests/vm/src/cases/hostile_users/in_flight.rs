@@ -111,44 +111,53 @@ extern "C" fn count(_: libc::c_int) {
     SIGNALS.fetch_add(1, Relaxed);
 }
 
-/// A signal every 200 us, with a handler: no command is the worse for it.
-pub fn signals(ctx: &mut Ctx) -> Result<()> {
-    const SIZE: u64 = 8 << 20;
-    // Without SA_RESTART: a command that gave up would be seen.
+/// Does something while a signal comes every 200 us, to a handler. Without SA_RESTART: a command that gave up would be
+/// seen.
+pub fn in_a_storm(ctx: &Ctx, act: impl FnOnce() -> Result<()>) -> Result<()> {
     let action = SigAction::new(
         SigHandler::Handler(count),
         SaFlags::empty(),
         SigSet::empty(),
     );
-    let device = Device::open()?;
-    let file = memfd::create(SIZE)?;
-    data::fill(&file, 1, data::whole(SIZE))?;
+    let before = SIGNALS.load(Relaxed);
     // SAFETY: the handler only counts.
-    let before = unsafe { sigaction(Signal::SIGALRM, &action) }?;
+    let old = unsafe { sigaction(Signal::SIGALRM, &action) }?;
     timer(200)?;
-    let result = (0..100).try_for_each(|round| {
-        let name = format!("under signals {round}");
-        let session = device.create_session(&name).context("create")?;
-        session.preserve(&file, 1).context("preserve")?;
-        ensure!(session.name().context("name")? == name);
-        if is_ours(ctx) {
-            session
-                .prepare()
-                .map_err(|(errno, _)| errno)
-                .context("prepare")?;
-            session.cancel().context("cancel")?;
-            ensure!(session.tokens().context("list")? == [1]);
-            session.unpreserve(1).context("unpreserve")?;
-        }
-        Ok(())
-    });
+    let result = act();
     timer(0)?;
     // SAFETY: what was before.
-    unsafe { sigaction(Signal::SIGALRM, &before) }?;
-    let seen = SIGNALS.load(Relaxed);
+    unsafe { sigaction(Signal::SIGALRM, &old) }?;
+    let seen = SIGNALS.load(Relaxed) - before;
     ctx.figure(&format!("{seen} signals"));
     result.with_context(|| format!("after {seen} signals"))?;
     ensure!(seen > 50, "only {seen} signals");
+    Ok(())
+}
+
+/// No command is the worse for a signal.
+pub fn signals(ctx: &mut Ctx) -> Result<()> {
+    const SIZE: u64 = 8 << 20;
+    let device = Device::open()?;
+    let file = memfd::create(SIZE)?;
+    data::fill(&file, 1, data::whole(SIZE))?;
+    in_a_storm(ctx, || {
+        (0..100).try_for_each(|round| {
+            let name = format!("under signals {round}");
+            let session = device.create_session(&name).context("create")?;
+            session.preserve(&file, 1).context("preserve")?;
+            ensure!(session.name().context("name")? == name);
+            if is_ours(ctx) {
+                session
+                    .prepare()
+                    .map_err(|(errno, _)| errno)
+                    .context("prepare")?;
+                session.cancel().context("cancel")?;
+                ensure!(session.tokens().context("list")? == [1]);
+                session.unpreserve(1).context("unpreserve")?;
+            }
+            Ok(())
+        })
+    })?;
     data::check(&file, 1, SIZE, &[data::whole(SIZE)])
 }
 

@@ -3,6 +3,7 @@
 //! Users who are up to no good: what they reach, and what they do to others.
 
 mod in_flight;
+mod in_flight_incoming;
 mod limited;
 mod reach;
 mod types;
@@ -27,4 +28,14 @@ pub const TESTS: &[Test] = &[
     Test::new("closed_in_flight", Config::new(), &[in_flight::closed]),
     Test::new("fork_in_flight", Config::new(), &[in_flight::forked]),
     Test::new("signals", Config::new(), &[in_flight::signals]),
+    Test::new(
+        "signals_incoming",
+        Config::new(),
+        &[in_flight_incoming::hand_on, in_flight_incoming::signals],
+    ),
+    Test::new(
+        "closed_incoming",
+        Config::new(),
+        &[in_flight_incoming::hand_on, in_flight_incoming::closed],
+    ),
 ];
