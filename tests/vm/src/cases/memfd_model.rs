@@ -24,6 +24,7 @@ use std::time::Duration;
 pub const TESTS: &[Test] = &[
     Test::new("random", CONFIG, &[begin, go_on, end]),
     Test::new("random_in_v2", CONFIG.params("memfd_v2=1"), &[begin, end]),
+    Test::new("random_in_folios", CONFIG, &[begin_in_folios, end]),
 ];
 
 const CONFIG: Config = Config::new()
@@ -323,6 +324,13 @@ fn with_threads(
         result
     })
     .with_context(|| format!("LUO_SEED={seed}"))
+}
+
+/// In folios of 64 KiB, as far as memory is to be had for them.
+fn begin_in_folios(ctx: &mut Ctx) -> Result<()> {
+    const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/shmem_enabled";
+    std::fs::write(ENABLED, "always").context(ENABLED)?;
+    begin(ctx)
 }
 
 fn begin(ctx: &mut Ctx) -> Result<()> {
