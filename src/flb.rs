@@ -110,27 +110,13 @@ impl core::ops::Deref for Pinned {
     }
 }
 
-/// An FLB that is registered until this is dropped. Handlers that it is linked to keep it.
-pub struct Registration<T: Flb>(Arc<Object<T>>);
+/// An FLB that is in the table of all FLBs until this is dropped, by when no handler has it any more.
+pub(crate) struct Listed<T: Flb>(Arc<Object<T>>);
 
-impl<T: Flb> Registration<T> {
-    /// Registers an FLB that lives in `module`, for the files of `handlers`.
-    ///
-    /// Fails with `EEXIST` if its compatible string is taken, with `ENOSPC` if there are too many.
-    pub fn new(
-        flb: T,
-        module: &'static ThisModule,
-        handlers: &[&handler::Registration],
-    ) -> Result<Self> {
-        let registration = Self::with_owner(flb, module.into())?;
-        for handler in handlers {
-            handler.link(registration.any())?;
-        }
-        Ok(registration)
-    }
-
-    /// As [`Self::new`], for no handler yet.
-    pub(crate) fn with_owner(flb: T, owner: Owner) -> Result<Self> {
+impl<T: Flb> Listed<T> {
+    /// Puts an FLB into the table: `EEXIST` if its compatible string is taken, `ENOSPC` if there are
+    /// too many.
+    pub(crate) fn new(flb: T, owner: Owner) -> Result<Self> {
         let (outgoing_class, incoming_class) = (LockClass::outgoing(), LockClass::incoming());
         let object = Arc::pin_init(
             try_pin_init!(Object {
@@ -145,21 +131,42 @@ impl<T: Flb> Registration<T> {
         Ok(Self(object))
     }
 
-    /// The FLB, of whatever kind.
-    pub(crate) fn any(&self) -> Arc<dyn AnyFlb> {
-        self.0.clone()
-    }
-
     /// The object itself.
     pub(crate) fn object(&self) -> &Arc<Object<T>> {
         &self.0
+    }
+}
+
+impl<T: Flb> Drop for Listed<T> {
+    fn drop(&mut self) {
+        Table::remove(&self.0.compatible());
+    }
+}
+
+/// An FLB that is registered until this is dropped. Handlers that it is linked to keep it.
+pub struct Registration<T: Flb>(Listed<T>);
+
+impl<T: Flb> Registration<T> {
+    /// Registers an FLB that lives in `module`, for the files of `handlers`.
+    ///
+    /// Fails with `EEXIST` if its compatible string is taken, with `ENOSPC` if there are too many.
+    pub fn new(
+        flb: T,
+        module: &'static ThisModule,
+        handlers: &[&handler::Registration],
+    ) -> Result<Self> {
+        let registration = Self(Listed::new(flb, module.into())?);
+        for handler in handlers {
+            handler.link(registration.0.object().clone())?;
+        }
+        Ok(registration)
     }
 
     /// The state of the old kernel, for as long as the reference lives.
     ///
     /// Fails with `ENOENT` while no file that depends on it is preserved.
     pub fn outgoing(&self) -> Result<OutgoingRef<T>> {
-        outgoing::get(&self.0)
+        outgoing::get(self.0.object())
     }
 
     /// The state that the previous kernel handed over, for as long as the reference lives. Makes it
@@ -168,7 +175,7 @@ impl<T: Flb> Registration<T> {
     /// Fails with `ENODATA` if nothing was handed over or it is finished, with `ENOENT` if this was
     /// not, and with the error of [`Flb::retrieve`], which is final.
     pub fn incoming(&self) -> Result<IncomingRef<T>> {
-        incoming::get(&self.0)
+        incoming::get(self.0.object())
     }
 }
 
@@ -178,7 +185,7 @@ struct LockClass {
     key: Pin<&'static LockClassKey>,
 }
 
-/// These are not inlined: the compiler makes the code of [`Registration`] anew in each module that
+/// These are not inlined: the compiler makes the code of [`Listed`] anew in each module that
 /// has FLBs, and there the name would be at another address.
 impl LockClass {
     #[inline(never)]
@@ -207,9 +214,7 @@ impl<T: Flb> Object<T> {
 
 impl<T: Flb> Drop for Registration<T> {
     fn drop(&mut self) {
-        let any = self.any();
-        handler::unlink_all(&any.compatible());
-        Table::remove(&any);
+        handler::unlink_all(&self.0.object().compatible());
     }
 }
 

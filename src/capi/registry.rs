@@ -8,7 +8,7 @@
 
 use super::flb::CFlb;
 use crate::{
-    flb::{self, Object, Registration as FlbRegistration},
+    flb::{self, Listed, Object},
     handler::Registration,
     static_list::release_if_empty,
 };
@@ -27,7 +27,7 @@ pub(super) struct Map {
 struct FlbEntry {
     address: usize,
     users: KVec<usize>,
-    registration: FlbRegistration<CFlb>,
+    listed: Listed<CFlb>,
 }
 
 global_lock! {
@@ -77,7 +77,7 @@ fn handler(fh: usize) -> Option<Arc<Registration>> {
 pub(super) fn flb(address: usize) -> Option<Arc<Object<CFlb>>> {
     let mut map = MAP.lock();
     let entry = map.entry(address)?;
-    Some(entry.registration.object().clone())
+    Some(entry.listed.object().clone())
 }
 
 /// Whether the FLB at `address` is linked to a handler.
@@ -168,12 +168,12 @@ fn add_flb(address: usize, object: CFlb) -> Result<Arc<Object<CFlb>>> {
         return Ok(flb);
     }
     let owner = object.owner();
-    let registration = FlbRegistration::with_owner(object, owner)?;
-    let flb = registration.object().clone();
+    let listed = Listed::new(object, owner)?;
+    let flb = listed.object().clone();
     let entry = FlbEntry {
         address,
         users: KVec::new(),
-        registration,
+        listed,
     };
     MAP.lock().flbs.push(entry, GFP_KERNEL)?;
     Ok(flb)

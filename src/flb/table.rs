@@ -62,11 +62,10 @@ impl Table {
         Ok(())
     }
 
-    /// Unregisters an FLB.
-    pub(super) fn remove(flb: &Arc<dyn AnyFlb>) {
-        let compatible = flb.compatible();
+    /// Unregisters the FLB called `compatible`.
+    pub(super) fn remove(compatible: &Compatible) {
         let mut registered = REGISTERED.lock();
-        registered.retain(|other| other.compatible() != compatible);
+        registered.retain(|other| other.compatible() != *compatible);
         release_if_empty(&mut registered);
     }
 

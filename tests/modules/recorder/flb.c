@@ -9,6 +9,8 @@
 #include <linux/err.h>
 #include <linux/io.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/string.h>
 #include <linux/uaccess.h>
 
 #define NR_FLBS	2
@@ -21,6 +23,31 @@ static unsigned int number_of(struct liveupdate_flb *flb)
 	return flb - flbs;
 }
 
+/* Which callback asks for which FLB. */
+static DEFINE_MUTEX(ask_lock);
+static struct {
+	char callback[32];
+	unsigned int number;
+} ask;
+
+void rec_ask(const char *callback)
+{
+	struct liveupdate_flb *flb = NULL;
+	void *obj;
+	int err;
+
+	mutex_lock(&ask_lock);
+	if (!strcmp(ask.callback, callback))
+		flb = &flbs[ask.number];
+	mutex_unlock(&ask_lock);
+	if (!flb)
+		return;
+	err = liveupdate_flb_get_incoming(flb, &obj);
+	rec_log("%s asks %c %d\n", callback, 'x' + number_of(flb), err);
+	if (!err)
+		liveupdate_flb_put_incoming(flb);
+}
+
 /* Notes "x.CALLBACK", and says with what it fails. */
 static int note(struct liveupdate_flb *flb, const char *callback)
 {
@@ -28,6 +55,7 @@ static int note(struct liveupdate_flb *flb, const char *callback)
 
 	snprintf(name, sizeof(name), "%c.%s", 'x' + number_of(flb), callback);
 	rec_log("%s\n", name);
+	rec_ask(name);
 	return rec_fails(name);
 }
 
@@ -178,6 +206,28 @@ static const struct file_operations linked_fops = {
 	.write = linked_write,
 };
 
+static ssize_t ask_write(struct file *file, const char __user *from, size_t size, loff_t *pos)
+{
+	char line[64] = {}, callback[32], flb;
+
+	if (size >= sizeof(line))
+		return -EINVAL;
+	if (copy_from_user(line, from, size))
+		return -EFAULT;
+	if (sscanf(line, "%31s %c", callback, &flb) != 2 || flb < 'x' || flb >= 'x' + NR_FLBS)
+		return -EINVAL;
+	mutex_lock(&ask_lock);
+	strscpy(ask.callback, callback);
+	ask.number = flb - 'x';
+	mutex_unlock(&ask_lock);
+	return size;
+}
+
+static const struct file_operations ask_fops = {
+	.owner = THIS_MODULE,
+	.write = ask_write,
+};
+
 int rec_flbs_init(struct dentry *dir)
 {
 	int err = link_all();
@@ -185,6 +235,7 @@ int rec_flbs_init(struct dentry *dir)
 	if (err)
 		return err;
 	debugfs_create_file("linked", 0200, dir, NULL, &linked_fops);
+	debugfs_create_file("ask", 0200, dir, NULL, &ask_fops);
 	debugfs_create_file("incoming", 0600, dir, (void *)&incoming_x, &value_fops);
 	debugfs_create_file("incoming-y", 0600, dir, (void *)&incoming_y, &value_fops);
 	debugfs_create_file("outgoing", 0600, dir, (void *)&outgoing_x, &value_fops);

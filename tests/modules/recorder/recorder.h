@@ -23,6 +23,8 @@
  *             root of its tree, as KHO's debugfs tells it, is to be written before
  *   unrestored   the same of what the previous kernel preserved and nobody restored
  *   linked    writing 0 unregisters the FLBs, 1 registers them again
+ *   ask       "CALLBACK x": from now on this callback, can_preserve or one of an
+ *             FLB, asks for FLB x in the new kernel, and notes with what result
  */
 #ifndef LUO_RECORDER_H
 #define LUO_RECORDER_H
@@ -75,5 +77,8 @@ struct liveupdate_file_handler *rec_handler(unsigned int kind);
 
 int rec_flbs_init(struct dentry *dir);
 void rec_flbs_exit(void);
+
+/* Asks for an FLB, if this callback is to. */
+void rec_ask(const char *callback);
 
 #endif

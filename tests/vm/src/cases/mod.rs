@@ -21,6 +21,7 @@ mod faults_kexec;
 mod faults_memory;
 mod fds;
 mod flb;
+mod flb_unlinked;
 mod frozen;
 mod handlers;
 mod handover;
@@ -78,6 +79,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("faults_memory", faults_memory::TESTS),
     ("fds", fds::TESTS),
     ("flb", flb::TESTS),
+    ("flb_unlinked", flb_unlinked::TESTS),
     ("frozen", frozen::TESTS),
     ("handover", handover::TESTS),
     ("handlers", handlers::TESTS),

@@ -2,13 +2,14 @@
 
 //! What those see who look on: tracepoints, /proc/PID/fdinfo and debugfs.
 
+use super::common::debugfs::has;
 use super::common::luo::{Device, Session};
 use super::common::modules::{Kind, Recorder};
 use super::common::{memfd, only_ours, refused};
 use crate::ctx::Ctx;
 use crate::kexec;
 use crate::test::{Config, Test};
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
@@ -251,28 +252,6 @@ fn fdinfo_incoming(_: &mut Ctx) -> Result<()> {
     state("2")?;
     session.finish()?;
     state("0")
-}
-
-/// The lines of a file of ours in debugfs, by the compatible string that each begins with.
-fn lines(file: &str) -> Result<BTreeMap<String, String>> {
-    let path = Path::new("/sys/kernel/debug/luo").join(file);
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let mut lines = BTreeMap::new();
-    for line in text.lines() {
-        let line = line.strip_prefix('[').context("no compatible string")?;
-        let (compatible, rest) = line.split_once("] ").context("no end of it")?;
-        if lines.insert(compatible.into(), rest.into()).is_some() {
-            bail!("{compatible} is there twice");
-        }
-    }
-    Ok(lines)
-}
-
-fn has(file: &str, compatible: &str, wanted: Option<&str>) -> Result<()> {
-    let lines = lines(file)?;
-    let shown = lines.get(compatible).map(String::as_str);
-    ensure!(shown == wanted, "{compatible} in {file}: {lines:?}");
-    Ok(())
 }
 
 const HANDLER: &str = "luo-recorder-a-v1";

@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod command;
 pub mod data;
+pub mod debugfs;
 pub mod ext;
 pub mod faults;
 pub mod forger;

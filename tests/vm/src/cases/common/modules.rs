@@ -267,6 +267,11 @@ impl Recorder {
         Self::write("linked", if linked { "1" } else { "0" }).context("linked")
     }
 
+    /// Lets a callback ask for FLB "x" or "y" in the new kernel, and note what it was told.
+    pub fn ask(&self, callback: &str, flb: &str) -> Result<()> {
+        Self::write("ask", &format!("{callback} {flb}")).context("ask")
+    }
+
     /// The value of FLB x, in the file "incoming" or "outgoing"; or of y, in "incoming-y".
     pub fn value(&self, side: &str) -> Result<u64, Errno> {
         let text = Self::read(side).map_err(errno)?;
