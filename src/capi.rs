@@ -20,6 +20,7 @@ use kernel::{
         Arc,
     },
 };
+use registry::Known;
 
 pub(crate) use registry::init;
 
@@ -100,7 +101,8 @@ pub(crate) extern "C" fn liveupdate_unregister_file_handler(
 ///
 /// # Safety
 ///
-/// `flb` and what it points to stay valid until it is unregistered from all handlers.
+/// `flb` and what it points to stay valid until it is unregistered from all handlers, and its objects
+/// have ended.
 #[no_mangle]
 pub(crate) unsafe extern "C" fn liveupdate_register_flb(
     fh: *mut bindings::liveupdate_file_handler,
@@ -109,7 +111,7 @@ pub(crate) unsafe extern "C" fn liveupdate_register_flb(
     c_call(|| {
         // SAFETY: By the contract of this function.
         let object = unsafe { flb::CFlb::new(flb)? };
-        registry::link(fh as usize, flb as usize, object)
+        registry::link(fh as usize, object)
     })
 }
 
@@ -129,8 +131,8 @@ pub(crate) extern "C" fn liveupdate_unregister_flb(
 ///
 /// # Safety
 ///
-/// `objp` is valid for writes. `flb` and what it points to stay valid until it is put back and
-/// unregistered.
+/// `objp` is valid for writes. `flb` and what it points to stay valid until it is unregistered, and its
+/// objects have ended.
 #[no_mangle]
 pub(crate) unsafe extern "C" fn liveupdate_flb_get_incoming(
     flb: *mut bindings::liveupdate_flb,
@@ -139,7 +141,7 @@ pub(crate) unsafe extern "C" fn liveupdate_flb_get_incoming(
     c_call(|| {
         // SAFETY: By the contract of this function.
         let object = unsafe { flb::CFlb::new(flb)? };
-        let obj = registry::get_incoming(flb as usize, object)?;
+        let obj = registry::get_incoming(object)?;
         // SAFETY: By the contract of this function.
         unsafe { *objp = obj };
         Ok(())
@@ -163,7 +165,7 @@ pub(crate) unsafe extern "C" fn liveupdate_flb_get_outgoing(
     objp: *mut *mut c_void,
 ) -> c_int {
     c_call(|| {
-        let object = registry::flb(flb as usize).ok_or(ENOENT)?;
+        let object = Known::find(flb as usize).ok_or(ENOENT)?;
         let obj = crate::flb::outgoing::hold(&object, |state| state.as_ptr())?;
         // SAFETY: By the contract of this function.
         unsafe { *objp = obj };
@@ -174,7 +176,7 @@ pub(crate) unsafe extern "C" fn liveupdate_flb_get_outgoing(
 /// Undoes [`liveupdate_flb_get_outgoing`].
 #[no_mangle]
 pub(crate) extern "C" fn liveupdate_flb_put_outgoing(flb: *mut bindings::liveupdate_flb) {
-    if let Some(object) = registry::flb(flb as usize) {
+    if let Some(object) = Known::find(flb as usize) {
         crate::flb::outgoing::release(&object);
     }
 }

@@ -84,19 +84,31 @@ pub(crate) trait AnyFlb: Send + Sync {
     fn counts(&self) -> (u64, u64);
 }
 
+/// What leads to an FLB: itself, or whatever keeps it registered.
+pub(crate) trait AsFlb: Send + Sync {
+    /// The FLB, of whatever kind.
+    fn as_flb(&self) -> &(dyn AnyFlb + 'static);
+}
+
+impl<T: Flb> AsFlb for Object<T> {
+    fn as_flb(&self) -> &(dyn AnyFlb + 'static) {
+        self
+    }
+}
+
 /// An FLB whose module stays loaded, so that it can be called with nothing locked.
 // The fields are dropped in this order: the object before the module that its code is in.
 pub(crate) struct Pinned {
-    flb: Arc<dyn AnyFlb>,
+    flb: Arc<dyn AsFlb>,
     _module: ModuleRef,
 }
 
 impl Pinned {
     /// Pins an FLB; `None` if its module is being unloaded. The caller sees to it that the FLB is
     /// not unregistered meanwhile.
-    pub(crate) fn new(flb: &Arc<dyn AnyFlb>) -> Option<Self> {
+    pub(crate) fn new(flb: &Arc<dyn AsFlb>) -> Option<Self> {
         Some(Self {
-            _module: ModuleRef::get(flb.owner())?,
+            _module: ModuleRef::get(flb.as_flb().owner())?,
             flb: flb.clone(),
         })
     }
@@ -106,7 +118,7 @@ impl core::ops::Deref for Pinned {
     type Target = dyn AnyFlb;
 
     fn deref(&self) -> &Self::Target {
-        &*self.flb
+        self.flb.as_flb()
     }
 }
 
@@ -202,13 +214,6 @@ impl LockClass {
             name: c"luo: incoming FLB",
             key: static_lock_class!(),
         }
-    }
-}
-
-impl<T: Flb> Object<T> {
-    /// Whether there is no state, of this kernel or of the previous one, and nobody holds any.
-    pub(crate) fn is_idle(&self) -> bool {
-        outgoing::is_idle(self) && incoming::is_idle(self)
     }
 }
 

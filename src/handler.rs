@@ -18,7 +18,7 @@
 
 use crate::{
     fault,
-    flb::{self, AnyFlb},
+    flb::{self, AsFlb},
     handover::luo::Compatible,
     module_ref::{ModuleRef, Owner},
     static_list::release_if_empty,
@@ -120,7 +120,7 @@ struct Entry {
     /// Number of [`Handler`]s.
     files: Atomic<u64>,
     #[pin]
-    flbs: Mutex<KVec<Arc<dyn AnyFlb>>>,
+    flbs: Mutex<KVec<Arc<dyn AsFlb>>>,
 }
 
 global_lock! {
@@ -176,10 +176,13 @@ impl Registration {
     }
 
     /// Makes the handler's files depend on `flb`. Fails with `EEXIST` if they do already.
-    pub(crate) fn link(&self, flb: Arc<dyn AnyFlb>) -> Result {
-        let compatible = flb.compatible();
+    pub(crate) fn link(&self, flb: Arc<dyn AsFlb>) -> Result {
+        let compatible = flb.as_flb().compatible();
         let mut flbs = self.0.flbs.lock();
-        if flbs.iter().any(|other| other.compatible() == compatible) {
+        if flbs
+            .iter()
+            .any(|other| other.as_flb().compatible() == compatible)
+        {
             return Err(EEXIST);
         }
         flbs.push(flb, GFP_KERNEL)?;
@@ -197,7 +200,7 @@ impl Entry {
     fn unlink(&self, compatible: &Compatible) {
         self.flbs
             .lock()
-            .retain(|other| other.compatible() != *compatible);
+            .retain(|other| other.as_flb().compatible() != *compatible);
     }
 }
 

@@ -190,6 +190,10 @@ void liveupdate_unregister_file_handler(struct liveupdate_file_handler *fh);
  * handlers may share. -EINVAL if the handler is not registered or a callback is
  * missing, -EEXIST if the files depend on the FLB already or another one has its
  * compatible string, -ENOSPC for too many FLBs, -EOPNOTSUPP, -ENOMEM.
+ *
+ * What was made before an FLB is unregistered is handed over, and ends, as ever:
+ * so @flb stays until it is unregistered and has no object, as it does in a module,
+ * which stays loaded as long.
  */
 int liveupdate_register_flb(struct liveupdate_file_handler *fh,
 			    struct liveupdate_flb *flb);

@@ -2,7 +2,7 @@
 
 //! An FLB that is written in C.
 
-use super::to_result;
+use super::{registry::Known, to_result};
 use crate::{flb::Flb, handover::luo::Compatible, module_ref::Owner};
 use core::ptr::{null_mut, NonNull};
 use kernel::{bindings, prelude::*};
@@ -11,7 +11,7 @@ use kernel::{bindings, prelude::*};
 ///
 /// # Invariants
 ///
-/// It is valid, with all callbacks, until it is unregistered; and while there is an object of it
+/// It is valid, with all callbacks, while the FLB is [`Known`]; and while there is an object of it
 /// its module is loaded.
 #[derive(Clone, Copy)]
 struct Raw(NonNull<bindings::liveupdate_flb>);
@@ -48,7 +48,7 @@ impl CFlb {
     ///
     /// # Safety
     ///
-    /// `flb` and what it points to are valid until the FLB is unregistered.
+    /// `flb` and what it points to are valid until the FLB is unregistered and has no object.
     pub(super) unsafe fn new(flb: *mut bindings::liveupdate_flb) -> Result<Self> {
         let raw = Raw(NonNull::new(flb).ok_or(EINVAL)?);
         let ops = raw.ops();
@@ -67,18 +67,30 @@ impl CFlb {
         })
     }
 
+    /// The address that C knows the FLB by.
+    pub(super) fn address(&self) -> usize {
+        self.raw.0.as_ptr() as usize
+    }
+
+    /// What a new object needs. Whoever has it made has one already: so it is found.
+    fn known(&self) -> Result<Known> {
+        Known::find(self.address()).ok_or(ENODEV)
+    }
+
     /// The module of the FLB.
     pub(super) fn owner(&self) -> Owner {
-        // SAFETY: An FLB is unregistered before its module goes.
+        // SAFETY: An FLB is unregistered, and without any object, before its module goes.
         unsafe { Owner::from_raw(self.raw.ops().owner) }
     }
 }
 
-/// What C calls the object of an FLB, with what it was made of.
+/// What C calls the object of an FLB, with what it was made of. The FLB may be unregistered before
+/// it ends.
 pub(crate) struct CObject {
     raw: Raw,
     data: u64,
     obj: *mut c_void,
+    _known: Known,
 }
 
 // SAFETY: It is only handed back to C, whose callbacks may be called from anywhere.
@@ -105,7 +117,7 @@ impl COutgoing {
 
 impl Drop for COutgoing {
     fn drop(&mut self) {
-        let CObject { raw, data, obj } = &self.0;
+        let CObject { raw, data, obj, .. } = &self.0;
         if let Some(call) = raw.ops().unpreserve {
             // SAFETY: The callback is C's, which asks for no more than valid pointers.
             unsafe { call(&mut raw.args(*data, *obj)) };
@@ -122,6 +134,7 @@ impl Flb for CFlb {
     }
 
     fn preserve(&self) -> Result<COutgoing> {
+        let known = self.known()?;
         let call = self.raw.ops().preserve.ok_or(EINVAL)?;
         let mut args = self.raw.args(0, null_mut());
         // SAFETY: A callback of C asks for no more than valid pointers.
@@ -130,6 +143,7 @@ impl Flb for CFlb {
             raw: self.raw,
             data: args.data,
             obj: args.obj,
+            _known: known,
         }))
     }
 
@@ -138,6 +152,7 @@ impl Flb for CFlb {
     }
 
     fn retrieve(&self, data: u64) -> Result<CObject> {
+        let known = self.known()?;
         let call = self.raw.ops().retrieve.ok_or(EINVAL)?;
         let mut args = self.raw.args(data, null_mut());
         // SAFETY: A callback of C asks for no more than valid pointers.
@@ -146,6 +161,7 @@ impl Flb for CFlb {
             raw: self.raw,
             data,
             obj: args.obj,
+            _known: known,
         })
     }
 

@@ -108,11 +108,6 @@ pub(super) fn count<T: Flb>(object: &Object<T>) -> u64 {
     Table::incoming_files(&object.flb.compatible())
 }
 
-/// Whether there is no state.
-pub(super) fn is_idle<T: Flb>(object: &Object<T>) -> bool {
-    !matches!(object.incoming.lock().stage, Stage::Live { .. })
-}
-
 /// Keeps the state of an FLB in the new kernel: it is not finished while this lives.
 ///
 /// # Invariants

@@ -81,11 +81,6 @@ pub(super) fn count<T: Flb>(object: &Object<T>) -> u64 {
     object.outgoing.lock().files
 }
 
-/// Whether there is no state.
-pub(super) fn is_idle<T: Flb>(object: &Object<T>) -> bool {
-    object.outgoing.lock().live.is_none()
-}
-
 /// Keeps the state of an FLB in the old kernel: it is not unmade while this lives.
 ///
 /// # Invariants

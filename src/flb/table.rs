@@ -2,7 +2,7 @@
 
 //! All FLBs: those that are registered, and those that the previous kernel handed over.
 
-use super::{AnyFlb, Pinned};
+use super::{AsFlb, Pinned};
 use crate::{
     handover::{
         luo::{Compatible, FlbHeaderSer, FlbSer, LuoSer, MAX_FLBS},
@@ -19,7 +19,7 @@ use kernel::{
 
 global_lock! {
     // SAFETY: Initialized in the module's init, before anything else.
-    unsafe(uninit) static REGISTERED: Mutex<KVec<Arc<dyn AnyFlb>>> = KVec::new();
+    unsafe(uninit) static REGISTERED: Mutex<KVec<Arc<dyn AsFlb>>> = KVec::new();
 }
 
 global_lock! {
@@ -46,15 +46,15 @@ pub(crate) struct Table;
 
 impl Table {
     /// Registers an FLB.
-    pub(super) fn add(flb: Arc<dyn AnyFlb>) -> Result {
-        let compatible = flb.compatible();
+    pub(super) fn add(flb: Arc<dyn AsFlb>) -> Result {
+        let compatible = flb.as_flb().compatible();
         let mut registered = REGISTERED.lock();
         if registered.len() >= MAX_FLBS {
             return Err(ENOSPC);
         }
         if registered
             .iter()
-            .any(|other| other.compatible() == compatible)
+            .any(|other| other.as_flb().compatible() == compatible)
         {
             return Err(EEXIST);
         }
@@ -65,7 +65,7 @@ impl Table {
     /// Unregisters the FLB called `compatible`.
     pub(super) fn remove(compatible: &Compatible) {
         let mut registered = REGISTERED.lock();
-        registered.retain(|other| other.compatible() != *compatible);
+        registered.retain(|other| other.as_flb().compatible() != *compatible);
         release_if_empty(&mut registered);
     }
 

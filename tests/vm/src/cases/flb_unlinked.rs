@@ -1,23 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! File-Lifecycle-Bound objects that no handler has.
+//! File-Lifecycle-Bound objects that no handler has: asked for before they are registered, and unregistered while
+//! something of them is left.
 
 use super::common::debugfs::has;
 use super::common::luo::Device;
 use super::common::modules::{Kind, Recorder};
+use super::common::refused;
 use crate::ctx::Ctx;
+use crate::kexec;
 use crate::process::Child;
 use crate::test::{Config, Test};
-use anyhow::Result;
+use anyhow::{ensure, Result};
+use nix::errno::Errno;
 use std::time::Duration;
 
 /// The cases.
-pub const TESTS: &[Test] = &[Test::new(
-    "asked_in_can_preserve",
-    Config::new(),
-    &[asked_in_can_preserve],
-)];
+pub const TESTS: &[Test] = &[
+    Test::new(
+        "asked_in_can_preserve",
+        Config::new(),
+        &[asked_in_can_preserve],
+    ),
+    Test::new("while_preserved", Config::new(), &[while_preserved]),
+    Test::new("while_made", Config::new(), &[hand_on, while_made]),
+    Test::new(
+        "asks_for_another",
+        Config::new(),
+        &[hand_on, asks_for_another],
+    ),
+];
 
+const IN: &str = "incoming";
+const IN_Y: &str = "incoming-y";
+const OUT: &str = "outgoing";
 const X: &str = "luo-recorder-x-v1";
 
 /// How long anything takes that does not wait for ever.
@@ -37,5 +53,114 @@ fn asked_in_can_preserve(ctx: &mut Ctx) -> Result<()> {
         "can_preserve asks x -61, preserve b1, unpreserve b1",
     )?;
     has("flbs", X, None)?;
+    recorder.remove()
+}
+
+/// Files that are preserved depend on it until they are not: as long it is there, and no longer.
+fn while_preserved(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let session = device.create_session("flb")?;
+    session.preserve(&recorder.open(Kind::B, 1)?, 1)?;
+    recorder.link(false)?;
+    has("flbs", X, Some("outgoing 1 incoming 0"))?;
+    session.unpreserve(1)?;
+    recorder.expect(
+        "its end",
+        "x.preserve, preserve b1, unpreserve b1, x.unpreserve",
+    )?;
+    has("flbs", X, None)?;
+    // What is left may be a driver's reference.
+    recorder.link(true)?;
+    session.preserve(&recorder.open(Kind::B, 2)?, 2)?;
+    recorder.get(OUT)?;
+    recorder.link(false)?;
+    session.unpreserve(2)?;
+    has("flbs", X, Some("outgoing 0 incoming 0"))?;
+    recorder.put(OUT)?;
+    has("flbs", X, None)?;
+    drop(session);
+    recorder.nothing_left()?;
+    recorder.remove()?;
+    // Nobody looks at what went with the module, and it may come again, elsewhere.
+    has("flbs", X, None)?;
+    let recorder = Recorder::new(ctx)?;
+    let session = device.create_session("refused")?;
+    session.preserve(&recorder.open(Kind::B, 3)?, 3)?;
+    ctx.kexec_load()?;
+    recorder.fail("freeze", 1, Errno::EIO)?;
+    let said = kexec::execute();
+    ensure!(said == Errno::EIO, "reboot() says {said:?}");
+    drop(session);
+    recorder.nothing_left()?;
+    recorder.remove()
+}
+
+/// Unregistered while files are preserved, both are handed over all the same.
+fn hand_on(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let session = Device::open()?.create_session("one")?;
+    session.preserve(&recorder.open(Kind::A, 1)?, 1)?;
+    ctx.set("value", recorder.value(OUT)?);
+    recorder.link(false)?;
+    ctx.keep((session, recorder));
+    Ok(())
+}
+
+/// Finishes the file, with which all ends.
+fn finish(recorder: &Recorder, wanted: &str) -> Result<()> {
+    recorder.take()?;
+    drop(Device::open()?.retrieve_session("one")?);
+    recorder.expect("the last file", wanted)?;
+    for side in [IN, IN_Y] {
+        refused("finished", recorder.value(side), Errno::ENODATA)?;
+    }
+    Ok(())
+}
+
+/// To register and unregister waits for no callback.
+fn while_made(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    recorder.hold("x.retrieve", 1)?;
+    let mut asks = Child::spawn(|pipe| {
+        use std::io::Write;
+        let _ = writeln!(pipe, "{:?}", recorder.value(IN));
+    })?;
+    recorder.wait_for(ctx, "x.retrieve")?;
+    for linked in [false, true, false] {
+        Child::run(SOON, || recorder.link(linked))?;
+    }
+    recorder.open_gate()?;
+    let said = asks.listen(SOON)?;
+    let value: u64 = ctx.get("value")?.parse()?;
+    let wanted = format!("{:?}", Ok::<_, Errno>(value));
+    ensure!(said == crate::process::Said::Line(wanted), "{said:?}");
+    asks.wait()?;
+    has("flbs", X, Some("outgoing 0 incoming 1"))?;
+    recorder.link(true)?;
+    ensure!(recorder.value(IN)? == value, "another one");
+    finish(
+        &recorder,
+        "can_finish a1 0, finish a1 0, y.retrieve, y.finish, x.finish",
+    )?;
+    recorder.remove()
+}
+
+/// A callback may ask for another one that is not registered either.
+fn asks_for_another(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    recorder.link(false)?;
+    recorder.ask("x.retrieve", "y")?;
+    let value: u64 = ctx.get("value")?.parse()?;
+    Child::run(SOON, || {
+        ensure!(recorder.value(IN)? == value, "another one");
+        Ok(())
+    })?;
+    recorder.expect("x by y", "x.retrieve, y.retrieve, x.retrieve asks y 0")?;
+    recorder.link(true)?;
+    finish(
+        &recorder,
+        "can_finish a1 0, finish a1 0, y.finish, x.finish",
+    )?;
     recorder.remove()
 }
