@@ -204,7 +204,8 @@ void liveupdate_unregister_flb(struct liveupdate_file_handler *fh,
  * The object that the previous kernel handed over: made if nobody has asked
  * before, and not finished before it is put back. The FLB need not be registered
  * yet. -ENODATA if nothing was handed over or it is finished, -ENOENT if this FLB
- * was not, -EOPNOTSUPP, or the error of retrieve, which is final.
+ * was not, -EOPNOTSUPP, or the error of retrieve. That it is finished and that
+ * error are final, whatever is registered anew or loaded again.
  */
 int liveupdate_flb_get_incoming(struct liveupdate_flb *flb, void **objp);
 void liveupdate_flb_put_incoming(struct liveupdate_flb *flb);

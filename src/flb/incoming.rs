@@ -2,105 +2,89 @@
 
 //! An FLB in the new kernel.
 
-use super::{table::Table, Flb, Object};
+use super::{
+    table::{Fate, Table},
+    Flb, Object,
+};
 use crate::{fault, module_ref::ModuleRef};
 use kernel::{prelude::*, sync::Arc};
 
-/// What there is of an FLB that may have been handed over.
+/// What there is of an FLB that may have been handed over. What became of it outlives this: see
+/// [`Fate`].
 pub(super) struct Incoming<T: Flb> {
     /// [`IncomingRef`]s.
     holders: u64,
-    stage: Stage<T>,
+    /// From when somebody asks for it until it is finished.
+    live: Option<Live<T>>,
 }
 
-/// How far an FLB has come.
-enum Stage<T: Flb> {
-    /// Nobody has asked for it.
-    Unasked,
-    /// It was made of its data.
-    Live {
-        state: T::Incoming,
-        _module: ModuleRef,
-    },
-    /// It could not be made.
-    Failed(Error),
-    /// The last file is finished.
-    Finished,
+/// The state itself, finished before its module may go.
+struct Live<T: Flb> {
+    state: T::Incoming,
+    _module: ModuleRef,
 }
 
 impl<T: Flb> Incoming<T> {
-    /// Nothing is known yet.
+    /// Nothing.
     pub(super) const fn new() -> Self {
         Self {
             holders: 0,
-            stage: Stage::Unasked,
+            live: None,
         }
     }
 
     /// The state, if there is one.
-    fn live(&self) -> Result<&T::Incoming> {
-        match &self.stage {
-            Stage::Live { state, .. } => Ok(state),
-            _ => Err(ENODATA),
-        }
+    fn state(&self) -> Result<&T::Incoming> {
+        Ok(&self.live.as_ref().ok_or(ENODATA)?.state)
     }
 }
 
 /// Makes the state, unless there is one.
 fn make<T: Flb>(object: &Object<T>, incoming: &mut Incoming<T>) -> Result {
-    match &incoming.stage {
-        Stage::Live { .. } => return Ok(()),
-        Stage::Failed(err) => return Err(*err),
-        Stage::Finished => return Err(ENODATA),
-        Stage::Unasked => {}
+    if incoming.live.is_some() {
+        return Ok(());
     }
-    let data = Table::incoming_data(&object.flb.compatible())?;
+    let compatible = object.flb.compatible();
+    let data = Table::incoming_data(&compatible)?;
     let module = ModuleRef::get(object.owner).ok_or(ENODEV)?;
-    match fault::point().and_then(|()| object.flb.retrieve(data)) {
-        Ok(state) => {
-            incoming.stage = Stage::Live {
-                state,
-                _module: module,
-            };
-            Ok(())
-        }
-        Err(err) => {
-            incoming.stage = Stage::Failed(err);
-            Err(err)
-        }
-    }
+    let state = fault::point()
+        .and_then(|()| object.flb.retrieve(data))
+        .inspect_err(|&err| Table::end_incoming(&compatible, Fate::Failed(err)))?;
+    incoming.live = Some(Live {
+        state,
+        _module: module,
+    });
+    Ok(())
 }
 
 /// Finishes the state if nobody needs it any more.
 fn settle<T: Flb>(object: &Object<T>, incoming: &mut Incoming<T>) {
-    if incoming.holders != 0 || Table::incoming_files(&object.flb.compatible()) != 0 {
+    let compatible = object.flb.compatible();
+    if incoming.holders != 0 || Table::incoming_files(&compatible) != 0 {
         return;
     }
-    // One that nobody asked for is made just to be finished: only it knows how to free its data.
-    if matches!(incoming.stage, Stage::Unasked) {
-        if let Err(err) = make(object, incoming) {
-            pr_warn!(
-                "FLB {:?} cannot be finished: {:?}; its memory is kept until the next kexec\n",
-                object.flb.compatible(),
-                err
-            );
-            return;
-        }
-    }
-    if let Stage::Live { .. } = incoming.stage {
-        let stage = core::mem::replace(&mut incoming.stage, Stage::Finished);
-        if let Stage::Live { state, _module } = stage {
-            object.flb.finish(state);
-        }
+    if let Some(Live { state, _module }) = incoming.live.take() {
+        object.flb.finish(state);
+        Table::end_incoming(&compatible, Fate::Finished);
     }
 }
 
 /// A file that depends on the FLB is finished.
 pub(super) fn remove_file<T: Flb>(object: &Object<T>) {
     let mut incoming = object.incoming.lock();
-    if Table::finish_file(&object.flb.compatible()) {
-        settle(object, &mut incoming);
+    let compatible = object.flb.compatible();
+    if Table::finish_file(&compatible) != Some(0) {
+        return;
     }
+    // One that nobody asked for is made just to be finished: only it knows how to free its data.
+    if let Err(err) = make(object, &mut incoming) {
+        pr_warn!(
+            "FLB {:?} cannot be finished: {:?}; its memory is kept until the next kexec\n",
+            compatible,
+            err
+        );
+    }
+    settle(object, &mut incoming);
 }
 
 /// Number of files that depend on the FLB and are not finished.
@@ -129,7 +113,7 @@ pub(crate) fn hold<T: Flb, R>(
 ) -> Result<R> {
     let mut incoming = object.incoming.lock();
     make(object, &mut incoming)?;
-    let seen = look(incoming.live()?);
+    let seen = look(incoming.state()?);
     incoming.holders += 1;
     Ok(seen)
 }
@@ -146,7 +130,7 @@ impl<T: Flb> IncomingRef<T> {
     pub fn with<R>(&self, look: impl FnOnce(&T::Incoming) -> R) -> Result<R> {
         let incoming = self.0.incoming.lock();
         // By the type invariant there is one.
-        Ok(look(incoming.live()?))
+        Ok(look(incoming.state()?))
     }
 }
 

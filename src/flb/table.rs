@@ -75,29 +75,42 @@ impl Table {
     }
 
     /// What the previous kernel handed over for the FLB called `compatible`: `ENODATA` if it handed
-    /// over none at all, `ENOENT` if not this one.
+    /// over none at all or this one is finished, `ENOENT` if not this one; or the error with which it
+    /// could not be made.
     pub(super) fn incoming_data(compatible: &Compatible) -> Result<u64> {
         let incoming = INCOMING.lock();
         let table = incoming.as_ref().ok_or(ENODATA)?;
-        table
-            .find(compatible)
-            .map(|i| table.entries[i].data)
-            .ok_or(ENOENT)
+        let i = table.find(compatible).ok_or(ENOENT)?;
+        let Entry { ser, fate } = &table.entries[i];
+        match *fate {
+            Fate::Pending => Ok(ser.data),
+            Fate::Finished => Err(ENODATA),
+            Fate::Failed(err) => Err(err),
+        }
+    }
+
+    /// Notes what became of the FLB called `compatible`, for whoever asks for it from now on.
+    pub(super) fn end_incoming(compatible: &Compatible, fate: Fate) {
+        if let Some(table) = INCOMING.lock().as_mut() {
+            if let Some(i) = table.find(compatible) {
+                table.entries[i].fate = fate;
+            }
+        }
     }
 
     /// How many files that depend on it are not finished.
     pub(super) fn incoming_files(compatible: &Compatible) -> u64 {
         INCOMING.lock().as_ref().map_or(0, |table| {
-            table.find(compatible).map_or(0, |i| table.entries[i].count)
+            table
+                .find(compatible)
+                .map_or(0, |i| table.entries[i].ser.count)
         })
     }
 
-    /// Notes that a file that depends on it is finished. `false` if it was not handed over.
-    pub(super) fn finish_file(compatible: &Compatible) -> bool {
-        INCOMING
-            .lock()
-            .as_mut()
-            .is_some_and(|table| table.finish_file(compatible))
+    /// Notes that a file that depends on it is finished, and tells how many are not. `None` if it was
+    /// not handed over.
+    pub(super) fn finish_file(compatible: &Compatible) -> Option<u64> {
+        INCOMING.lock().as_mut()?.finish_file(compatible)
     }
 
     /// Writes all FLBs that there are files for to `page`, for the next kernel.
@@ -127,12 +140,30 @@ impl Table {
     }
 }
 
+/// What became of an FLB that was handed over. Its object may be made, and its module loaded, more than
+/// once, but its data is used once.
+#[derive(Clone, Copy)]
+pub(super) enum Fate {
+    /// It was not made, or is not finished.
+    Pending,
+    /// It is finished: what its data led to is somebody else's by now.
+    Finished,
+    /// It could not be made.
+    Failed(Error),
+}
+
 /// What the previous kernel handed over, a copy of it.
 pub(crate) struct IncomingTable {
     /// Where the root is, which says where this is.
     root_pa: u64,
     pa: u64,
-    entries: KVec<FlbSer>,
+    entries: KVec<Entry>,
+}
+
+/// An FLB that was handed over.
+struct Entry {
+    ser: FlbSer,
+    fate: Fate,
 }
 
 impl IncomingTable {
@@ -143,9 +174,15 @@ impl IncomingTable {
         }
         let mut entries = KVec::new();
         for entry in FlbHeaderSer::entries(scratch)? {
-            let mut entry = entry.clone();
-            entry.compatible = entry.compatible.normalized();
-            entries.push(entry, GFP_KERNEL)?;
+            let mut ser = entry.clone();
+            ser.compatible = ser.compatible.normalized();
+            // Finished already, under a module that was here before.
+            let fate = if ser.count == 0 {
+                Fate::Finished
+            } else {
+                Fate::Pending
+            };
+            entries.push(Entry { ser, fate }, GFP_KERNEL)?;
         }
         let table = Self {
             root_pa,
@@ -158,7 +195,7 @@ impl IncomingTable {
 
     /// Frees the previous kernel's account if no file depends on any of its FLBs.
     fn forget_if_done(&self) {
-        if self.entries.iter().all(|entry| entry.count == 0) {
+        if self.entries.iter().all(|entry| entry.ser.count == 0) {
             kho::write_incoming(self.root_pa, offset_of!(LuoSer, flbs_pa), 0u64.as_bytes());
             drop(RestoredPages::claim(self.pa, 0));
         }
@@ -168,23 +205,19 @@ impl IncomingTable {
     fn find(&self, compatible: &Compatible) -> Option<usize> {
         self.entries
             .iter()
-            .position(|entry| entry.compatible == *compatible)
+            .position(|entry| entry.ser.compatible == *compatible)
     }
 
     /// One file less, here and in the previous kernel's account, so that a newer module that takes
-    /// over finds it right. Frees that account with the last one.
-    fn finish_file(&mut self, compatible: &Compatible) -> bool {
-        let Some(i) = self.find(compatible) else {
-            return false;
-        };
-        let entry = &mut self.entries[i];
-        let Some(left) = entry.count.checked_sub(1) else {
-            return false;
-        };
-        entry.count = left;
+    /// over finds it right. Frees that account with the last one. Tells how many are left.
+    fn finish_file(&mut self, compatible: &Compatible) -> Option<u64> {
+        let i = self.find(compatible)?;
+        let ser = &mut self.entries[i].ser;
+        let left = ser.count.checked_sub(1)?;
+        ser.count = left;
         let start = size_of::<FlbHeaderSer>() + i * size_of::<FlbSer>();
         kho::write_incoming(self.pa, start + offset_of!(FlbSer, count), left.as_bytes());
         self.forget_if_done();
-        true
+        Some(left)
     }
 }

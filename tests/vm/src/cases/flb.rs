@@ -6,7 +6,7 @@ use super::common::luo::{Device, Session};
 use super::common::modules::{Kind, Recorder};
 use super::common::refused;
 use crate::ctx::Ctx;
-use crate::test::{Config, Test};
+use crate::test::{Config, Orchestrator, Test};
 use anyhow::{ensure, Result};
 use nix::errno::Errno;
 
@@ -33,9 +33,15 @@ pub const TESTS: &[Test] = &[
         Config::new(),
         &[hand_on, recorder_reloaded],
     ),
+    Test::new(
+        "luo_reloaded",
+        Config::new().orchestrators(&[Orchestrator::Rust, Orchestrator::None]),
+        &[hand_on, luo_reloaded],
+    ),
 ];
 
 const IN: &str = "incoming";
+const IN_Y: &str = "incoming-y";
 const OUT: &str = "outgoing";
 
 fn put(recorder: &Recorder, session: &Session, kind: Kind, id: u64) -> Result<()> {
@@ -147,7 +153,17 @@ fn incoming(ctx: &mut Ctx) -> Result<()> {
         "the last",
         "can_finish a1 0, finish a1 0, y.retrieve, y.finish, x.finish",
     )?;
-    refused("finished", recorder.value(IN), Errno::ENODATA)?;
+    // It stays finished, whoever asks: its memory is somebody else's by now.
+    let finished = |recorder: &Recorder| -> Result<()> {
+        refused("finished", recorder.value(IN), Errno::ENODATA)?;
+        recorder.expect("it is not made again", "")
+    };
+    finished(&recorder)?;
+    recorder.link(false)?;
+    finished(&recorder)?;
+    recorder.remove()?;
+    let recorder = Recorder::new(ctx)?;
+    finished(&recorder)?;
     recorder.remove()
 }
 
@@ -157,14 +173,17 @@ fn before_registered(ctx: &mut Ctx) -> Result<()> {
     let value = wanted(ctx)?;
     recorder.link(false)?;
     refused("not here", recorder.value(OUT), Errno::ENOENT)?;
-    // One that fails is not remembered: what nobody registered may be gone by then.
-    recorder.fail("x.retrieve", 1, Errno::EIO)?;
-    refused("it fails", recorder.value(IN), Errno::EIO)?;
+    recorder.fail("y.retrieve", 1, Errno::EIO)?;
+    for _ in 0..2 {
+        refused("it fails", recorder.value(IN_Y), Errno::EIO)?;
+    }
+    recorder.expect("and is final", "y.retrieve")?;
     for _ in 0..2 {
         ensure!(recorder.value(IN)? == value, "{:?}", recorder.value(IN));
     }
-    recorder.expect("made once", "x.retrieve, x.retrieve")?;
+    recorder.expect("made once", "x.retrieve")?;
     recorder.link(true)?;
+    refused("registered or not", recorder.value(IN_Y), Errno::EIO)?;
     ensure!(recorder.value(IN)? == value, "{:?}", recorder.value(IN));
     recorder.link(false)?;
     recorder.link(true)?;
@@ -281,4 +300,23 @@ fn recorder_reloaded(ctx: &mut Ctx) -> Result<()> {
         "x.retrieve, can_finish a1 0, finish a1 0, y.retrieve, y.finish, x.finish",
     )?;
     recorder.remove()
+}
+
+/// Nor is what the module knew that has the account of the previous kernel.
+fn luo_reloaded(ctx: &mut Ctx) -> Result<()> {
+    ctx.insmod("")?;
+    let recorder = Recorder::new(ctx)?;
+    drop(Device::open()?.retrieve_session("one")?);
+    recorder.expect("y", "can_finish a1 0, finish a1 0, y.retrieve, y.finish")?;
+    recorder.remove()?;
+    ctx.rmmod()?;
+    ctx.insmod("")?;
+    let recorder = Recorder::new(ctx)?;
+    refused("finished", recorder.value(IN_Y), Errno::ENODATA)?;
+    recorder.expect("it is not made again", "")?;
+    ensure!(recorder.value(IN)? == wanted(ctx)?);
+    drop(Device::open()?.retrieve_session("two")?);
+    recorder.expect("x", "x.retrieve, can_finish b2 0, finish b2 0, x.finish")?;
+    recorder.remove()?;
+    ctx.rmmod()
 }

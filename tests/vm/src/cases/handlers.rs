@@ -140,6 +140,10 @@ fn retrieve(ctx: &mut Ctx, sample: &Sample) -> Result<()> {
     refused("in use", modules::remove(sample.module), Errno::EAGAIN)?;
     (&files[0]).write_all(b"an ordinary file")?;
     drop(files);
+    module.remove()?;
+    // It starts anew: nothing of what was handed over is there any more.
+    let module = Inserted::new(ctx, sample.module)?;
+    says(&sample.noted(1, "anew")?, "1 1 anew")?;
     module.remove()
 }
 
