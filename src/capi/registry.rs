@@ -154,7 +154,11 @@ fn handler(fh: usize) -> Option<Arc<Registration>> {
 
 /// Adds a handler.
 pub(super) fn add_handler(fh: usize, registration: Arc<Registration>) -> Result {
-    Ok(MAP.lock().handlers.push((fh, registration), GFP_KERNEL)?)
+    let mut map = MAP.lock();
+    // Without room the registration is dropped when this lock is not held any more: that takes the
+    // one of all handlers, which comes before.
+    map.handlers.reserve(1, GFP_KERNEL)?;
+    Ok(map.handlers.push((fh, registration), GFP_KERNEL)?)
 }
 
 /// Takes a handler out, and with it the links of FLBs to it.
