@@ -6,6 +6,7 @@
 //! with the last; it is handed over by the kexec; in the new kernel it is there as soon as somebody
 //! asks, be it a driver before user space runs; and it ends with the last of the files.
 
+mod class;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
 mod table;
@@ -19,12 +20,9 @@ use crate::{
     handover::luo::{Compatible, FlbSer},
     module_ref::{ModuleRef, Owner},
 };
+use class::ClassedMutex;
 use incoming::Incoming;
-use kernel::{
-    prelude::*,
-    str::CStr,
-    sync::{static_lock_class, Arc, LockClassKey, Mutex},
-};
+use kernel::{prelude::*, sync::Arc};
 use outgoing::Outgoing;
 
 /// A kind of state that files share.
@@ -61,9 +59,9 @@ pub(crate) struct Object<T: Flb> {
     flb: T,
     owner: Owner,
     #[pin]
-    outgoing: Mutex<Outgoing<T>>,
+    outgoing: ClassedMutex<Outgoing<T>>,
     #[pin]
-    incoming: Mutex<Incoming<T>>,
+    incoming: ClassedMutex<Incoming<T>>,
 }
 
 /// What a preserved or retrieved file does with an FLB, of whatever kind.
@@ -129,13 +127,12 @@ impl<T: Flb> Listed<T> {
     /// Puts an FLB into the table: `EEXIST` if its compatible string is taken, `ENOSPC` if there are
     /// too many.
     pub(crate) fn new(flb: T, owner: Owner) -> Result<Self> {
-        let (outgoing_class, incoming_class) = (LockClass::outgoing(), LockClass::incoming());
         let object = Arc::pin_init(
             try_pin_init!(Object {
                 flb,
                 owner,
-                outgoing <- Mutex::new(Outgoing::new(), outgoing_class.name, outgoing_class.key),
-                incoming <- Mutex::new(Incoming::new(), incoming_class.name, incoming_class.key),
+                outgoing <- ClassedMutex::new(Outgoing::new(), c"luo: outgoing FLB"),
+                incoming <- ClassedMutex::new(Incoming::new(), c"luo: incoming FLB"),
             }),
             GFP_KERNEL,
         )?;
@@ -188,32 +185,6 @@ impl<T: Flb> Registration<T> {
     /// not, and with the error of [`Flb::retrieve`], which is final.
     pub fn incoming(&self) -> Result<IncomingRef<T>> {
         incoming::get(self.0.object())
-    }
-}
-
-/// A class of locks, as lockdep knows it: by the addresses of both parts.
-struct LockClass {
-    name: &'static CStr,
-    key: Pin<&'static LockClassKey>,
-}
-
-/// These are not inlined: the compiler makes the code of [`Listed`] anew in each module that
-/// has FLBs, and there the name would be at another address.
-impl LockClass {
-    #[inline(never)]
-    fn outgoing() -> Self {
-        Self {
-            name: c"luo: outgoing FLB",
-            key: static_lock_class!(),
-        }
-    }
-
-    #[inline(never)]
-    fn incoming() -> Self {
-        Self {
-            name: c"luo: incoming FLB",
-            key: static_lock_class!(),
-        }
     }
 }
 

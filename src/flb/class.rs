@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The lock of a state of an FLB.
+
+use core::ops::Deref;
+use kernel::{
+    prelude::*,
+    str::CStr,
+    sync::{LockClassKey, Mutex},
+};
+
+/// A mutex of a class of its own. A callback of an FLB, which is called with this locked, may ask for
+/// another FLB: of two locks of one class lockdep would say that one is taken twice.
+// The fields are dropped in this order: the mutex before its class.
+#[pin_data]
+pub(super) struct ClassedMutex<T> {
+    #[pin]
+    mutex: Mutex<T>,
+    #[pin]
+    class: LockClassKey,
+}
+
+impl<T> ClassedMutex<T> {
+    /// A mutex that lockdep calls `name`.
+    pub(super) fn new(value: T, name: &'static CStr) -> impl PinInit<Self> {
+        pin_init!(&this in Self {
+            class <- LockClassKey::new_dynamic(),
+            mutex <- {
+                // SAFETY: It was initialized just before, is pinned, and is dropped after the mutex,
+                // which nobody else gives it to.
+                let class = unsafe { Pin::new_unchecked(&(*this.as_ptr()).class) };
+                Mutex::new(value, name, class)
+            },
+        })
+    }
+}
+
+impl<T> Deref for ClassedMutex<T> {
+    type Target = Mutex<T>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.mutex
+    }
+}
