@@ -193,7 +193,7 @@ void liveupdate_unregister_file_handler(struct liveupdate_file_handler *fh);
  *
  * What was made before an FLB is unregistered is handed over, and ends, as ever:
  * so @flb stays until it is unregistered and has no object, as it does in a module,
- * which stays loaded as long.
+ * which stays loaded as long. No callback registers or unregisters anything.
  */
 int liveupdate_register_flb(struct liveupdate_file_handler *fh,
 			    struct liveupdate_flb *flb);
@@ -204,8 +204,13 @@ void liveupdate_unregister_flb(struct liveupdate_file_handler *fh,
  * The object that the previous kernel handed over: made if nobody has asked
  * before, and not finished before it is put back. The FLB need not be registered
  * yet. -ENODATA if nothing was handed over or it is finished, -ENOENT if this FLB
- * was not, -EOPNOTSUPP, or the error of retrieve. That it is finished and that
- * error are final, whatever is registered anew or loaded again.
+ * was not, -EOPNOTSUPP, the error of retrieve, -ENODEV if the module is going, or
+ * as liveupdate_register_flb(). That it is finished and the error of retrieve are
+ * final for as long as luo.ko is loaded, whatever is registered anew.
+ *
+ * The object refers to the module. So when a module has asked for it in its init,
+ * nothing may fail any more there: the kernel frees a module whose init fails at
+ * once, whoever refers to it.
  */
 int liveupdate_flb_get_incoming(struct liveupdate_flb *flb, void **objp);
 void liveupdate_flb_put_incoming(struct liveupdate_flb *flb);

@@ -10,6 +10,8 @@
  * The interface is that of the kernel's own orchestrator, too.
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/anon_inodes.h>
 #include <linux/atomic.h>
 #include <linux/cleanup.h>
@@ -249,20 +251,23 @@ static struct liveupdate_file_handler handler = {
 
 /* ---- Coming and going ---------------------------------------------------- */
 
-/* Goes on from what the previous kernel handed over, without waiting for user space. */
-static int resume_total(void)
+/*
+ * Goes on from what the previous kernel handed over, without waiting for user space.
+ * Where that is not to be had the handler is wanted all the same: who else finishes
+ * the files?
+ */
+static void resume_total(void)
 {
 	void *shared;
 	int err = liveupdate_flb_get_incoming(&flb, &shared);
 
-	/* After a cold boot, or without any file. */
-	if (err == -ENODATA || err == -ENOENT)
-		return 0;
-	if (err)
-		return err;
-	atomic64_set(&total, *(u64 *)shared);
-	liveupdate_flb_put_incoming(&flb);
-	return 0;
+	if (!err) {
+		atomic64_add(*(u64 *)shared, &total);
+		liveupdate_flb_put_incoming(&flb);
+	} else if (err != -ENODATA && err != -ENOENT) {
+		/* Those are a cold boot, and one without any file. */
+		pr_warn("what the previous kernel counted is lost: %d\n", err);
+	}
 }
 
 static int __init sample_init(void)
@@ -274,12 +279,11 @@ static int __init sample_init(void)
 	err = liveupdate_register_flb(&handler, &flb);
 	if (err)
 		goto no_flb;
-	err = resume_total();
-	if (err)
-		goto no_device;
 	err = misc_register(&device);
 	if (err)
 		goto no_device;
+	/* The last: an init that has asked for an FLB must not fail. */
+	resume_total();
 	return 0;
 
 no_device:

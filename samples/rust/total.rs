@@ -40,7 +40,8 @@ impl Total {
             Ok(previous) => previous.with(|&Before(total)| TOTAL.store(total, Relaxed))?,
             // After a cold boot, or without any file.
             Err(err) if err == ENODATA || err == ENOENT => {}
-            Err(err) => return Err(err),
+            // The handler is wanted all the same: who else finishes the files?
+            Err(err) => pr_warn!("what the previous kernel counted is lost: {:?}\n", err),
         }
         Ok(registration)
     }

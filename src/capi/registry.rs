@@ -185,9 +185,15 @@ pub(super) fn link(fh: usize, flb: CFlb) -> Result {
 /// Undoes [`link`].
 pub(super) fn unlink(fh: usize, address: usize) {
     let _changes = CHANGES.lock();
-    if let (Some(handler), Some(flb)) = (handler(fh), Known::find(address)) {
-        handler.unlink(&flb.compatible());
-    }
+    // Each a local of its own, dropped before the lock is: the last reference to a handler is that of
+    // whoever removes it.
+    let Some(handler) = handler(fh) else {
+        return;
+    };
+    let Some(flb) = Known::find(address) else {
+        return;
+    };
+    handler.unlink(&flb.compatible());
 }
 
 /// Holds the object that the previous kernel handed over.

@@ -26,8 +26,8 @@ impl<T> ClassedMutex<T> {
         pin_init!(&this in Self {
             class <- LockClassKey::new_dynamic(),
             mutex <- {
-                // SAFETY: It was initialized just before, is pinned, and is dropped after the mutex,
-                // which nobody else gives it to.
+                // SAFETY: It was initialized just before, and is pinned. It need not be there for ever:
+                // the only one who is given it is the mutex, which is dropped before.
                 let class = unsafe { Pin::new_unchecked(&(*this.as_ptr()).class) };
                 Mutex::new(value, name, class)
             },

@@ -47,9 +47,13 @@ fn make<T: Flb>(object: &Object<T>, incoming: &mut Incoming<T>) -> Result {
     let compatible = object.flb.compatible();
     let data = Table::incoming_data(&compatible)?;
     let module = ModuleRef::get(object.owner).ok_or(ENODEV)?;
-    let state = fault::point()
-        .and_then(|()| object.flb.retrieve(data))
-        .inspect_err(|&err| Table::end_incoming(&compatible, Fate::Failed(err)))?;
+    // Before anything is touched: then it can be asked for again.
+    fault::point()?;
+    let state = object
+        .flb
+        .retrieve(data)
+        .inspect_err(|&err| Table::set_fate(&compatible, Fate::Failed(err)))?;
+    Table::set_fate(&compatible, Fate::Made);
     incoming.live = Some(Live {
         state,
         _module: module,
@@ -65,7 +69,7 @@ fn settle<T: Flb>(object: &Object<T>, incoming: &mut Incoming<T>) {
     }
     if let Some(Live { state, _module }) = incoming.live.take() {
         object.flb.finish(state);
-        Table::end_incoming(&compatible, Fate::Finished);
+        Table::set_fate(&compatible, Fate::Finished);
     }
 }
 

@@ -75,8 +75,8 @@ impl Table {
     }
 
     /// What the previous kernel handed over for the FLB called `compatible`: `ENODATA` if it handed
-    /// over none at all or this one is finished, `ENOENT` if not this one; or the error with which it
-    /// could not be made.
+    /// over none at all or this one is finished, `ENOENT` if not this one, `EBUSY` if it was made and
+    /// is not finished; or the error with which it could not be made.
     pub(super) fn incoming_data(compatible: &Compatible) -> Result<u64> {
         let incoming = INCOMING.lock();
         let table = incoming.as_ref().ok_or(ENODATA)?;
@@ -84,13 +84,14 @@ impl Table {
         let Entry { ser, fate } = &table.entries[i];
         match *fate {
             Fate::Pending => Ok(ser.data),
+            Fate::Made => Err(EBUSY),
             Fate::Finished => Err(ENODATA),
             Fate::Failed(err) => Err(err),
         }
     }
 
     /// Notes what became of the FLB called `compatible`, for whoever asks for it from now on.
-    pub(super) fn end_incoming(compatible: &Compatible, fate: Fate) {
+    pub(super) fn set_fate(compatible: &Compatible, fate: Fate) {
         if let Some(table) = INCOMING.lock().as_mut() {
             if let Some(i) = table.find(compatible) {
                 table.entries[i].fate = fate;
@@ -144,8 +145,10 @@ impl Table {
 /// once, but its data is used once.
 #[derive(Clone, Copy)]
 pub(super) enum Fate {
-    /// It was not made, or is not finished.
+    /// It was not made.
     Pending,
+    /// It was made and is not finished. Who made it and went without doing so leaves it that way.
+    Made,
     /// It is finished: what its data led to is somebody else's by now.
     Finished,
     /// It could not be made.
