@@ -18,12 +18,14 @@ use std::fs::File;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
-    Test::new("large_folios", CONFIG, &[large_folios]),
+    Test::new("large_folios", STAYING, &[large_folios]),
     Test::new("swapped", SWAP, &[swapped]),
     Test::new("moved", ROOMY, &[moved]),
 ];
 
 const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(1800).with_faults();
+/// A scratch area so small that memory is not from there, and would have to be moved.
+const STAYING: Config = CONFIG.cmdline("kho_scratch=32M,16M,16M");
 /// One CPU, on which all waits that has to be on an LRU list to be swapped out.
 const SWAP: Config = CONFIG.swap_mib(64).cpus(1);
 const ROOMY: Config = CONFIG.memory_mib(1536);
