@@ -26,7 +26,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 // One CPU: each keeps freed objects of every kind for itself, megabytes in all.
-const CONFIG: Config = Config::new().cpus(1).timeout_s(300);
+const CONFIG: Config = Config::new().memory_mib(1280).cpus(1).timeout_s(300);
 const P: u64 = PAGE as u64;
 
 /// Files of a session: so many small ones that a page lost with each is seen, a large one of many runs, and one in folios
