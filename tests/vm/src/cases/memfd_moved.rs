@@ -97,7 +97,7 @@ impl Guest {
 }
 
 fn first_word(page: usize) -> u64 {
-    (page as u64 + 1) * 0x9e37_79b9_7f4a_7c15
+    (page as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Nothing is in the way any more, in large folios, and who pays is who paid before.
