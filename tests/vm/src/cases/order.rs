@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
         Config::new().look_for_leaks(),
         &[hand_on, retrieve_fails],
     ),
+    Test::new("finds_nothing", Config::new(), &[hand_on, finds_nothing]),
     Test::new(
         "can_finish_refuses",
         Config::new(),
@@ -309,12 +310,9 @@ fn retrieve_fails(ctx: &mut Ctx) -> Result<()> {
     refused("and is final", first.retrieve(1), Errno::EIO)?;
     recorder.expect("only called once", "retrieve a1")?;
     first.retrieve(2).context("another of the session")?;
+    recorder.fail("retrieve", 2, Errno::ENOMEM)?;
     second.retrieve(4)?;
-    ctx.log().lines()?;
-    recorder.fail("retrieve", 1, Errno::ENOENT)?;
-    refused("the next", second.retrieve(3), Errno::ENOENT)?;
-    // Of the handler's own, not for want of one.
-    ctx.log().expect("there is no second try")?;
+    refused("the next", second.retrieve(3), Errno::ENOMEM)?;
     recorder.take()?;
     first.finish()?;
     recorder.expect(
@@ -324,9 +322,24 @@ fn retrieve_fails(ctx: &mut Ctx) -> Result<()> {
     drop(second);
     recorder.expect(
         "closing",
-        "can_finish a3 -2, can_finish b4 1, finish b4 1, finish a3 -2, \
+        "can_finish a3 -12, can_finish b4 1, finish b4 1, finish a3 -12, \
          y.retrieve, y.finish, x.retrieve, x.finish",
     )?;
+    leave(recorder)
+}
+
+/// A handler's own ENOENT is not the one for want of a handler, for which the advice would be to load it.
+fn finds_nothing(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let session = Device::open()?.retrieve_session(NAMES[0])?;
+    recorder.fail("retrieve", 1, Errno::ENOENT)?;
+    for _ in 0..2 {
+        refused("it finds nothing", session.retrieve(1), Errno::ENOENT)?;
+    }
+    ctx.log().expect("there is no second try")?;
+    recorder.expect("only called once", "retrieve a1")?;
+    session.finish()?;
+    drop(session);
     leave(recorder)
 }
 
