@@ -71,9 +71,7 @@ fn contents(token: u64, pages: u64) -> (u64, Vec<Extent>) {
 fn put(session: &Session, token: u64, pages: u64) -> Result<()> {
     let (size, extents) = contents(token, pages);
     let file = memfd::create(size)?;
-    let folios = folios(pages);
-    let part = folios.start..folios.start + folios.len;
-    memfd::fill_with_folios(&file, size, part, FOLIO_KIB)?;
+    memfd::fill_with_folios(&file, folios(pages), FOLIO_KIB)?;
     for extent in extents {
         data::fill(&file, token, extent)?;
     }

@@ -58,8 +58,7 @@ fn tail(first: u64) -> impl Iterator<Item = Extent> {
 
 /// Fills a part of a file with large folios.
 fn fill_large(file: &File, extent: Extent) -> Result<()> {
-    let part = extent.start..extent.start + extent.len;
-    memfd::fill_with_folios(file, LARGE_SIZE, part, FOLIO >> 10)?;
+    memfd::fill_with_folios(file, extent, FOLIO >> 10)?;
     data::fill(file, SEED, extent)
 }
 

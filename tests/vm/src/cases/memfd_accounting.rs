@@ -52,7 +52,7 @@ fn file(token: u64) -> Result<File> {
         return Ok(file);
     }
     if token > SMALL {
-        memfd::fill_with_folios(&file, size, 0..size, 2048)?;
+        memfd::fill_with_folios(&file, whole(size), 2048)?;
         return Ok(file);
     }
     let map = Mapping::new(&file, size as usize)?;

@@ -212,7 +212,7 @@ const WANTED: u64 = 24;
 fn preserve_wanted(ctx: &mut Ctx) -> Result<()> {
     let size = WANTED * HUGE;
     let file = memfd::create(size)?;
-    memfd::fill_with_folios(&file, size, 0..size, HUGE >> 10)?;
+    memfd::fill_with_folios(&file, whole(size), HUGE >> 10)?;
     data::fill(&file, 8, whole(size))?;
     let session = Device::open()?.create_session("wanted")?;
     session.preserve(&file, 1)?;

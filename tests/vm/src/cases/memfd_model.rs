@@ -328,8 +328,7 @@ fn with_threads(
 
 /// In folios of 64 KiB, as far as memory is to be had for them.
 fn begin_in_folios(ctx: &mut Ctx) -> Result<()> {
-    const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/shmem_enabled";
-    std::fs::write(ENABLED, "always").context(ENABLED)?;
+    memfd::allow_folios(64, "always")?;
     begin(ctx)
 }
 

@@ -300,7 +300,7 @@ fn new_files(recorder: &Recorder) -> Result<Vec<(u64, File)>> {
     for (token, shape) in (0..).zip(&MEMFDS) {
         let file = memfd::create(shape.size)?;
         if let Some(kib) = shape.folio_kib {
-            memfd::fill_with_folios(&file, shape.size, shape.written.clone(), kib)?;
+            memfd::fill_with_folios(&file, shape.extent(), kib)?;
         }
         data::fill(&file, token, shape.extent())?;
         files.push((token, file));

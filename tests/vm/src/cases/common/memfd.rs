@@ -2,14 +2,15 @@
 
 //! memfds, and what can be done to them.
 
+use super::data::Extent;
 use super::pages::PAGE;
 use super::seen::data_ranges;
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A memfd that can be sealed, of this size, all hole.
@@ -78,28 +79,33 @@ pub fn swap_out(file: &File) -> Result<()> {
     map.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")
 }
 
-/// Fills a part of a file, whose mapping is `len` bytes long, with folios of `kib` KiB: what is first touched through a
-/// mapping is one. Fails unless there are as many as fit. Their bytes are ones and zeroes.
-pub fn fill_with_folios(file: &File, len: u64, part: Range<u64>, kib: u64) -> Result<()> {
-    let folder = format!("/sys/kernel/mm/transparent_hugepage/hugepages-{kib}kB");
-    let enabled = format!("{folder}/shmem_enabled");
+/// The folder that tells of folios of so many KiB.
+fn folios(kib: u64) -> PathBuf {
+    format!("/sys/kernel/mm/transparent_hugepage/hugepages-{kib}kB").into()
+}
+
+/// Says whether new memfds get folios of so many KiB: "always" or "never".
+pub fn allow_folios(kib: u64, when: &str) -> Result<()> {
+    let path = folios(kib).join("shmem_enabled");
+    std::fs::write(&path, when).with_context(|| format!("{} = {when}", path.display()))
+}
+
+/// Fills a part of a file with folios of `kib` KiB: what is first touched through a mapping is one. Fails unless there
+/// are as many as fit. Their bytes are ones and zeroes.
+pub fn fill_with_folios(file: &File, part: Extent, kib: u64) -> Result<()> {
     let made = || -> Result<u64> {
-        let path = format!("{folder}/stats/shmem_alloc");
-        let text = std::fs::read_to_string(&path).context(path)?;
+        let text = std::fs::read_to_string(folios(kib).join("stats/shmem_alloc"))?;
         Ok(text.trim().parse()?)
     };
-    let size = (kib << 10) as usize;
-    let before = made()?;
-    std::fs::write(&enabled, "always").with_context(|| enabled.clone())?;
-    let map = Mapping::aligned(file, len as usize, size)?;
-    for start in (part.start..part.end).step_by(size) {
+    let size = kib << 10;
+    let before = made().context("folios that were made")?;
+    allow_folios(kib, "always")?;
+    let map = Mapping::aligned(file, file.metadata()?.len() as usize, size as usize)?;
+    for start in (part.start..part.start + part.len).step_by(size as usize) {
         map.write(start as usize, 1);
     }
-    std::fs::write(&enabled, "never").context(enabled)?;
-    let (made, wanted) = (
-        made()? - before,
-        (part.end - part.start).div_ceil(size as u64),
-    );
+    allow_folios(kib, "never")?;
+    let (made, wanted) = (made()? - before, part.len.div_ceil(size));
     ensure!(
         made >= wanted,
         "{made} folios of {kib} KiB instead of {wanted}"

@@ -64,7 +64,7 @@ pub fn scattered(seed: u64) -> Result<File> {
 pub fn in_folios(seed: u64, kib: u64) -> Result<File> {
     let file = memfd::create(SIZE)?;
     let len = EXTENTS[0].len / (kib << 10) * (kib << 10);
-    memfd::fill_with_folios(&file, SIZE, 0..len, kib)?;
+    memfd::fill_with_folios(&file, data::whole(len), kib)?;
     data::fill(&file, seed, EXTENTS[0])?;
     fill_rest(&file, seed)?;
     Ok(file)

@@ -8,12 +8,19 @@ use crate::ctx::Ctx;
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// How many programs are started.
 const PROGRAMS: usize = 50;
+
+/// What is behind a number, which may at any moment be no session any more.
+pub fn by_number(fd: RawFd) -> ManuallyDrop<Session> {
+    // SAFETY: it is never closed by this, and the kernel alone decides what is behind the number.
+    ManuallyDrop::new(Session(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
 
 /// Preserves files by a number that may at any moment be no session any more, until told to end. Returns how often
 /// that worked.
@@ -23,10 +30,7 @@ fn preserve_by_number(fd: RawFd, done: &AtomicBool) -> Result<u64> {
     let mut token = 0;
     while !done.load(Relaxed) {
         token += 1;
-        let session = std::mem::ManuallyDrop::new(Session(
-            // SAFETY: it is never closed by this, and the kernel alone decides what is behind the number.
-            unsafe { OwnedFd::from_raw_fd(fd) },
-        ));
+        let session = by_number(fd);
         match preserve_number(&session, file.as_raw_fd(), token) {
             Ok(()) => worked += 1,
             // Closed; or preserved by the other thread or the call before; or not a session now.

@@ -3,14 +3,14 @@
 //! The same with what the previous kernel handed over: whatever is under way, a file comes whole or not at all.
 
 use super::super::common::data::{self, whole};
-use super::super::common::luo::{Device, Session};
+use super::super::common::luo::Device;
 use super::super::common::{is_ours, memfd, open_fds, refused};
-use super::in_flight::in_a_storm;
+use super::in_flight::{by_number, in_a_storm};
 use crate::ctx::Ctx;
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -78,10 +78,7 @@ fn retrieve_by_number(fd: RawFd, calls: &AtomicU64, done: &AtomicBool) -> Result
     let mut worked = 0;
     while !done.load(Relaxed) {
         for token in TOKENS {
-            let session = std::mem::ManuallyDrop::new(Session(
-                // SAFETY: it is never closed by this, and the kernel alone decides what is behind the number.
-                unsafe { OwnedFd::from_raw_fd(fd) },
-            ));
+            let session = by_number(fd);
             match session.retrieve(token) {
                 Ok(file) => {
                     is_whole(&file)?;
