@@ -74,13 +74,14 @@ impl From<Error> for Refusal {
 
 impl From<Refusal> for NotRetrieved {
     fn from(refusal: Refusal) -> Self {
-        Error::from(refusal).into()
+        refusal.report().into()
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
+impl Refusal {
+    /// Says in the log what of the handover is refused, and returns the error for it.
+    pub(super) fn report(self) -> Error {
+        match self {
             Refusal::Malformed(why) => {
                 err_limited!("a memfd of the previous kernel is refused: {:?}\n", why);
                 EINVAL
@@ -323,16 +324,11 @@ impl Description {
         &mut self,
         mut visit: impl FnMut(Restored) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        for range in self.ranges.iter() {
-            if range.folio_made_later().is_none() {
-                range.claim()?;
-            }
+        for range in self.ranges.iter().filter(|range| !range.is_folio) {
+            range.claim()?;
         }
-        let made_later = self
-            .ranges
-            .iter()
-            .filter_map(|range| range.folio_made_later());
-        LargeFolios::try_for_each(made_later, |folios| -> Result<(), Refusal> {
+        let folios = self.ranges.iter().filter_map(|range| range.folio());
+        LargeFolios::try_for_each(folios, |folios| -> Result<(), Refusal> {
             Ok(folios.claim()?)
         })?;
         self.claim_tables()?;

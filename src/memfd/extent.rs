@@ -9,7 +9,6 @@ use super::{
     pinned_extents::PinnedExtents,
     pinned_run::PinnedRun,
     scan::{Encoding, Properties},
-    shmem,
     table::Tables,
 };
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
         memfd::MemfdSer,
     },
     kho::{PreservedArray, PreservedPage},
+    task,
 };
 use core::{
     mem::{replace, size_of},
@@ -140,7 +140,7 @@ impl PreservedExtents {
     fn preserve_large_from(&self, start: usize) -> Result<u64> {
         let mut nr_pages = 0;
         LargeFolios::try_for_each(self.entries.extents_from(start), |folios| -> Result {
-            shmem::yield_cpu()?;
+            task::yield_cpu()?;
             folios.preserve()?;
             nr_pages += folios.nr_pages();
             Ok(())
@@ -210,7 +210,7 @@ impl PreservedExtents {
     fn preserve_ranges_from(&self, start: usize) -> Result {
         for (i, range) in ranges(&self.entries, start).enumerate() {
             let yielded = match i % PAUSE {
-                0 => shmem::yield_cpu(),
+                0 => task::yield_cpu(),
                 _ => Ok(()),
             };
             let preserved = yielded.and_then(|()| preserve(&range));
@@ -298,7 +298,7 @@ fn list(extents: &[ExtentSer], entries: &mut Entries) -> Result<u64> {
     // What is to be written, and whether a range starts with it.
     let mut last: Option<(Extent, bool)> = None;
     for some in extents.chunks(PAUSE) {
-        shmem::yield_cpu()?;
+        task::yield_cpu()?;
         for extent in some.iter().map(ExtentSer::extent) {
             nr_pages += extent.nr_pages;
             let mut starts_range = true;

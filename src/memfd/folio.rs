@@ -9,7 +9,12 @@ use crate::{
     kho::{PreservedArray, PreservedPage},
 };
 use core::ptr::NonNull;
-use kernel::{bindings, error::to_result, prelude::*};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    sync::barrier::{smp_mb, Read},
+};
 
 /// A folio that stays where it is, until this is dropped.
 ///
@@ -17,6 +22,7 @@ use kernel::{bindings, error::to_result, prelude::*};
 ///
 /// The folio is in the page cache of a memfd, and this owns one pin of it: it is neither freed, nor
 /// moved, nor split, nor swapped out.
+#[repr(transparent)]
 pub(super) struct Pinned(NonNull<bindings::folio>);
 
 // SAFETY: A pin may be given up by any task.
@@ -38,6 +44,28 @@ impl Pinned {
             (bindings::folio_pfn(folio), (*fields).__bindgen_anon_2.index)
         };
         Extent::folio(pfn as u64, index as u64, order)
+    }
+
+    /// Whether the folio is in the page cache of `mapping`, at the moment.
+    fn is_in(&self, mapping: *mut bindings::address_space) -> bool {
+        // SAFETY: The folio is valid, as it is pinned. The field may change until it is locked.
+        unsafe {
+            let fields = &raw const (*self.0.as_ptr()).__bindgen_anon_1.__bindgen_anon_1;
+            (&raw const (*fields).mapping).read_volatile() == mapping
+        }
+    }
+
+    /// The same, when nobody has it locked.
+    ///
+    /// Context: may sleep.
+    fn is_in_for_good(&self, mapping: *mut bindings::address_space) -> bool {
+        let folio = self.0.as_ptr();
+        // SAFETY: The folio is valid, as it is pinned.
+        unsafe { bindings::folio_lock(folio) };
+        let is_in = self.is_in(mapping);
+        // SAFETY: It was locked just now.
+        unsafe { bindings::folio_unlock(folio) };
+        is_in
     }
 
     /// Makes what the folio holds fit to be handed over: one that was allocated and never used is
@@ -94,16 +122,43 @@ impl PinnedBatch {
     /// How many folios are pinned at a time.
     pub(super) const MAX: usize = 512;
 
-    /// Takes over the first `len` of `folios`.
+    /// Takes over the first `len` of `folios`. `None` if one of them is not in the page cache of `mapping`
+    /// any more: then all are let go, and are to be looked for again.
+    ///
+    /// Context: may sleep.
     ///
     /// # Safety
     ///
-    /// That many pointers were written to the vector's memory, of folios in the page cache of a
-    /// memfd, and each is pinned once for the new batch.
-    pub(super) unsafe fn new(folios: KVec<*mut bindings::folio>, len: usize) -> Self {
+    /// That many pointers were written to the vector's memory, of folios that were in the page cache of
+    /// `mapping`, that of a memfd, and each is pinned once for the new batch.
+    pub(super) unsafe fn new(
+        folios: KVec<*mut bindings::folio>,
+        len: usize,
+        mapping: *mut bindings::address_space,
+    ) -> Option<Self> {
         let (ptr, _, capacity) = folios.into_raw_parts();
         // SAFETY: `Pinned` is a pointer that is not null, as those that were written.
-        Self(unsafe { KVec::from_raw_parts(ptr.cast(), len, capacity) })
+        // INVARIANT: What is not where it should be is dropped right here.
+        let batch = Self(unsafe { KVec::from_raw_parts(ptr.cast(), len, capacity) });
+        batch.are_in(mapping).then_some(batch)
+    }
+
+    /// Whether all folios are in the page cache of `mapping`, and so stay there.
+    ///
+    /// One may have been pinned when somebody had looked for its users already, and found none, to put
+    /// another one into its place, as khugepaged does. But who does so has it locked until that is done:
+    /// one that was not locked, and was there after that, stays.
+    fn are_in(&self, mapping: *mut bindings::address_space) -> bool {
+        let mut folios = self.0.iter();
+        let is_locked = |folio: &Pinned| folio.test_flag(bindings::pageflags_PG_locked);
+        if !folios.any(is_locked) {
+            // Pairs with the release of the lock, before which the folio left the page cache.
+            smp_mb(Read);
+            if self.0.iter().all(|folio| folio.is_in(mapping)) {
+                return true;
+            }
+        }
+        self.0.iter().all(|folio| folio.is_in_for_good(mapping))
     }
 
     /// Whether there may be more where these came from.

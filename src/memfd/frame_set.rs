@@ -5,7 +5,8 @@
 //! A guest has millions of pages, in any order. To sort their frames takes several passes, and memory
 //! for two copies of them: here they are a bit each.
 
-use super::{radix::PIECE, runs::RunFinder, shmem};
+use super::{radix::PIECE, runs::RunFinder};
+use crate::task;
 use core::ops::Range;
 use kernel::prelude::*;
 
@@ -36,7 +37,7 @@ impl FrameSet {
     pub(super) fn new(frames: &[u64]) -> Result<Self> {
         let (mut low, mut high) = (u64::MAX, 0);
         for frames in frames.chunks(PIECE) {
-            shmem::yield_cpu()?;
+            task::yield_cpu()?;
             for &frame in frames {
                 low = low.min(frame);
                 high = high.max(frame);
@@ -49,12 +50,12 @@ impl FrameSet {
         let span = high.saturating_sub(set.low);
         for leaf in 0..=span / LEAF_FRAMES {
             if leaf % PIECE as u64 == 0 {
-                shmem::yield_cpu()?;
+                task::yield_cpu()?;
             }
             set.leaves.push(None, GFP_KERNEL)?;
         }
         for frames in frames.chunks(PIECE) {
-            shmem::yield_cpu()?;
+            task::yield_cpu()?;
             for &frame in frames {
                 set.insert(frame)?;
             }
@@ -87,7 +88,7 @@ impl FrameSet {
         let starts = (self.low..).step_by(LEAF_FRAMES as usize);
         for (i, (start, leaf)) in starts.zip(self.leaves.iter()).enumerate() {
             if i % LEAVES == 0 {
-                shmem::yield_cpu()?;
+                task::yield_cpu()?;
             }
             let words = leaf.iter().flat_map(|leaf| leaf.iter());
             for (start, &word) in (start..).step_by(u64::BITS as usize).zip(words) {

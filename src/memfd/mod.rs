@@ -159,7 +159,7 @@ impl PreservedMemfd {
     ///
     /// Errors: `EOPNOTSUPP` for a seal, and `EFBIG` for a size, that cannot be described.
     fn new(format: Format, file: ARef<File>) -> Result<KBox<Self>> {
-        let memfd = FrozenMemfd::new(file);
+        let memfd = FrozenMemfd::new(file)?;
         memfd.seals()?;
         let nr_pages = memfd.size().div_ceil(PAGE_SIZE as u64);
         if nr_pages > u32::MAX.into() {

@@ -5,7 +5,12 @@
 use super::{description::Refusal, restored_table::RestoredTable, shmem::inode, sort};
 use crate::{
     fault,
-    handover::{extent::Extent, memfd::MemfdSer, table::TABLE_FRAMES, Malformed, PAGE_SIZE},
+    handover::{
+        extent::Extent,
+        memfd::{MemfdSer, MAX_ORDER},
+        table::TABLE_FRAMES,
+        Malformed, PAGE_SIZE,
+    },
     kho::{self, preserved_order},
 };
 use core::ptr::NonNull;
@@ -24,7 +29,7 @@ pub(super) struct PreservedRange {
     pub(super) pfn: u64,
     /// The frame behind the last one.
     pub(super) end: u64,
-    /// Whether it is one large folio, to be restored as such.
+    /// Whether it is one large folio.
     pub(super) is_folio: bool,
 }
 
@@ -43,49 +48,53 @@ impl PreservedRange {
         }
     }
 
-    /// The folio that it is, if that is one to be made later: then it is for
-    /// [`super::large::LargeFolios::claim`] to take it over.
-    pub(super) fn folio_made_later(&self) -> Option<Extent> {
-        let order = self.folio_order();
-        is_made_later(order).then_some(Extent::folio(self.pfn, 0, order))
+    /// The large folio that it is: for [`super::large::LargeFolios::claim`] to take over.
+    pub(super) fn folio(&self) -> Option<Extent> {
+        self.is_folio
+            .then(|| Extent::folio(self.pfn, 0, self.folio_order()))
     }
 
-    /// Takes the pages over. Fails with `EINVAL` where some have been taken over before.
+    /// Takes single pages over. Fails with `EINVAL` where some have been taken over before.
     ///
-    /// On success all pages in the range are ours: each with a reference, or one large folio with one.
+    /// On success all pages in the range are ours, each with a reference; else they are kept.
     ///
     /// Context: may sleep.
     pub(super) fn claim(&self) -> Result<(), Refusal> {
-        kho::alone(|| self.claim_alone())
-    }
-
-    fn claim_alone(&self) -> Result<(), Refusal> {
-        // Looked at again: two ranges may claim the same.
         let mut pfn = self.pfn;
         while pfn < self.end {
-            pfn += 1 << key_order(pfn)?;
+            // Others wait for this, to take over what is theirs.
+            pfn = kho::alone(|| self.claim_some(pfn))?;
         }
-        let pa = self.pfn.saturating_mul(PAGE_SIZE as u64);
-        // SAFETY: KHO says that all this is preserved, the folio as one.
-        let restored = unsafe {
-            if self.is_folio {
-                bindings::kho_restore_folio(pa).cast::<c_void>()
-            } else {
-                bindings::kho_restore_pages(pa, (self.end - self.pfn) as usize).cast::<c_void>()
-            }
-        };
+        Ok(())
+    }
+
+    /// Takes over pages from `start` on, as many as take a millisecond or so. Returns the frame behind
+    /// them.
+    fn claim_some(&self, start: u64) -> Result<u64, Refusal> {
+        const SOME: u64 = 1 << 16;
+        // Looked at again: two ranges may claim the same.
+        let mut end = start;
+        while end < self.end && end - start < SOME {
+            end += 1 << key_order(end)?;
+        }
+        let end = end.min(self.end);
+        let pa = start.saturating_mul(PAGE_SIZE as u64);
+        // SAFETY: KHO says that all this is preserved.
+        let restored = unsafe { bindings::kho_restore_pages(pa, (end - start) as usize) };
         if restored.is_null() {
             return Err(Malformed::NotPreserved(pa).into());
         }
-        Ok(())
+        Ok(end)
     }
 }
 
 /// Whether a folio of this order is made of its pages when somebody wants it: to make it takes longer
 /// than all else that there is to be done for it while the workload is paused.
 fn is_made_later(order: u32) -> bool {
-    (1..=bindings::SHMEM_PRESERVED_MAX_ORDER).contains(&order)
+    order != 0
 }
+// All that are handed over can be.
+static_assert!(MAX_ORDER <= bindings::SHMEM_PRESERVED_MAX_ORDER);
 
 /// Pages of the previous kernel that have become pages of this one, to be put into a file.
 ///

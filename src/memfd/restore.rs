@@ -95,7 +95,8 @@ pub(super) fn discard(format: Format, pa: u64) {
         freed
     });
     if let Err(why) = freed {
-        let err: Error = why.into();
+        // It has a limit of its own in the log.
+        let err = why.report();
         warn_limited!(
             "a memfd that nobody retrieved cannot be freed: {:?}; its memory is kept until the next kexec\n",
             err

@@ -4,9 +4,12 @@
 
 use super::{
     folio::{Pinned, PinnedBatch},
-    shmem::{self, FrozenMemfd},
+    shmem::FrozenMemfd,
 };
-use crate::handover::{extent::Extent, memfd::MemfdSer, vmalloc::VmallocSer};
+use crate::{
+    handover::{extent::Extent, memfd::MemfdSer, vmalloc::VmallocSer},
+    task,
+};
 use core::ops::Range;
 use kernel::{bindings, prelude::*};
 
@@ -172,7 +175,7 @@ impl Scan<'_> {
         let mut done = range.start;
         let mut next = range.start;
         while next < range.end {
-            shmem::yield_cpu()?;
+            task::yield_cpu()?;
             // Who begins in the middle of a block leaves the next one whole.
             let end = match next % BLOCK {
                 0 => range.end,
@@ -209,7 +212,7 @@ impl Scan<'_> {
         // Whoever uses a page of it just now is done with it soon.
         for _ in 0..ATTEMPTS {
             match self.memfd.collapse(block.start) {
-                Err(EAGAIN) => shmem::yield_cpu()?,
+                Err(EAGAIN) => task::yield_cpu()?,
                 Err(ENOMEM | EBUSY) => {
                     self.may_collapse = false;
                     break;

@@ -5,7 +5,7 @@
 //! C headers: `include/linux/shmem_fs.h`, `include/linux/memfd.h`, `include/linux/pagemap.h`.
 
 use super::{folio::PinnedBatch, patience::Patience, walk::Walk};
-use crate::{fault, handover::memfd::KNOWN_SEALS};
+use crate::{fault, handover::memfd::KNOWN_SEALS, task};
 use core::{ops::Range, ptr::addr_of_mut};
 use kernel::{
     bindings,
@@ -39,19 +39,6 @@ pub(super) fn mapping(file: &File) -> *mut bindings::address_space {
     unsafe { (*inode(file)).i_mapping }
 }
 
-/// Lets others run. Fails with `EINTR` when the task was killed.
-pub(super) fn yield_cpu() -> Result {
-    fault::point()?;
-    // SAFETY: The current task is valid; nothing is locked that forbids to sleep.
-    unsafe {
-        if bindings::fatal_signal_pending(bindings::get_current()) != 0 {
-            return Err(EINTR);
-        }
-        bindings::cond_resched();
-    }
-    Ok(())
-}
-
 /// A memfd that does not change its size and does not lose a page, until this is dropped.
 ///
 /// Truncation, hole punching, fallocate() and writes beyond the end are refused. Reads, writes and
@@ -67,11 +54,13 @@ pub(super) struct FrozenMemfd {
 impl FrozenMemfd {
     /// Freezes the mapping of `file`, for which [`is_nameless`] holds and whose identity is taken.
     ///
+    /// Fails with `EINTR` if the task is killed.
+    ///
     /// Context: may sleep; takes the inode's lock.
-    pub(super) fn new(file: ARef<File>) -> Self {
+    pub(super) fn new(file: ARef<File>) -> Result<Self> {
+        InodeLock::new(&file)?.freeze();
         // INVARIANT: The caller holds the identity, so that nobody else freezes or thaws it.
-        set_frozen(&file, true);
-        Self { file }
+        Ok(Self { file })
     }
 
     /// The size in bytes.
@@ -137,7 +126,21 @@ impl FrozenMemfd {
 
     /// Pins folios that are in the page cache from page `next` on, up to page `end`, and moves `next`
     /// to behind what was looked at. Ends early before one that [`Self::pin`] has more to do for.
+    ///
+    /// Context: may sleep.
     pub(super) fn pin_present(&self, next: &mut u64, end: u64) -> Result<PinnedBatch> {
+        loop {
+            let mut behind = *next;
+            if let Some(batch) = self.try_pin_present(&mut behind, end)? {
+                *next = behind;
+                return Ok(batch);
+            }
+            task::yield_cpu()?;
+        }
+    }
+
+    /// One attempt of [`Self::pin_present`]; `None` if a folio was just being replaced.
+    fn try_pin_present(&self, next: &mut u64, end: u64) -> Result<Option<PinnedBatch>> {
         let mut folios = KVec::with_capacity(PinnedBatch::MAX, GFP_KERNEL)?;
         let mut index = *next as usize;
         fault::point()?;
@@ -154,7 +157,7 @@ impl FrozenMemfd {
         let pinned = usize::try_from(pinned).map_err(|_| Error::from_errno(pinned as i32))?;
         *next = index as u64;
         // SAFETY: The function wrote that many pointers, of folios that are pinned for us.
-        Ok(unsafe { PinnedBatch::new(folios, pinned) })
+        Ok(unsafe { PinnedBatch::new(folios, pinned, mapping(&self.file)) })
     }
 
     /// Moves pages into a large folio that begins at page `start`, a multiple of its size, if many of
@@ -181,14 +184,18 @@ impl FrozenMemfd {
         let mut patience = Patience::for_user();
         loop {
             match self.try_pin(&run) {
-                Err(ENOMEM) if patience.wait() => yield_cpu()?,
-                done => return done,
+                Ok(Some(batch)) => return Ok(batch),
+                Ok(None) => {}
+                Err(ENOMEM) if patience.wait() => {}
+                Err(err) => return Err(err),
             }
+            task::yield_cpu()?;
         }
     }
 
-    /// Does it, if no folio is just being used.
-    fn try_pin(&self, run: &Range<u64>) -> Result<PinnedBatch> {
+    /// One attempt of [`Self::pin`], if no folio is just being used; `None` if one was just being
+    /// replaced.
+    fn try_pin(&self, run: &Range<u64>) -> Result<Option<PinnedBatch>> {
         let mut folios = KVec::with_capacity(PinnedBatch::MAX, GFP_KERNEL)?;
         let start = run.start << PAGE_SHIFT;
         let end = (run.end << PAGE_SHIFT).min(self.size());
@@ -207,13 +214,17 @@ impl FrozenMemfd {
         };
         let pinned = usize::try_from(pinned).map_err(|_| Error::from_errno(pinned as i32))?;
         // SAFETY: The function wrote that many pointers, of folios that are pinned for us.
-        Ok(unsafe { PinnedBatch::new(folios, pinned) })
+        Ok(unsafe { PinnedBatch::new(folios, pinned, mapping(&self.file)) })
     }
 }
 
 impl Drop for FrozenMemfd {
+    /// Takes no lock, for which it could wait for ever: somebody else's write() may have that of the inode,
+    /// and its data come from whoever can let it wait. It is there to keep out a truncation that has begun
+    /// when the mapping is frozen, and this keeps out nobody.
     fn drop(&mut self) {
-        set_frozen(&self.file, false);
+        // SAFETY: The inode is valid, and one of shmem. By the type invariant nobody else changes its flags.
+        unsafe { bindings::shmem_freeze(inode(&self.file), false) };
     }
 }
 
@@ -233,7 +244,7 @@ pub(super) fn adopt_preserved(file: &File) -> Result {
         if swapped == 0 {
             break;
         }
-        yield_cpu()?;
+        task::yield_cpu()?;
         next = adopt_some(file, index)?;
     }
     Ok(())
@@ -247,27 +258,27 @@ fn adopt_some(file: &File, index: u64) -> Result<Option<u64>> {
 
     // So that what is found stays, or is brought in by somebody else: a page of a hole that was
     // punched meanwhile would be made anew.
-    let _locked = InodeLock::new(file);
+    let _locked = InodeLock::new(file)?;
     let mut index = index;
     for _ in 0..PAGES {
         let mut walk = Walk::new(file, index);
-        let found = (0..ENTRIES).find_map(|_| match walk.next(usize::MAX as u64) {
-            Some(at) => {
-                index = at;
-                walk.is_preserved().then_some(true)
+        let mut is_preserved = false;
+        for _ in 0..ENTRIES {
+            let Some(at) = walk.next(usize::MAX as u64) else {
+                return Ok(None);
+            };
+            index = at;
+            is_preserved = walk.is_preserved();
+            if is_preserved {
+                break;
             }
-            None => Some(false),
-        });
+        }
         drop(walk);
-        match found {
-            Some(true) => adopt(file, index)?,
-            Some(false) => return Ok(None),
-            None => {}
+        if !is_preserved {
+            return Ok(Some(index.saturating_add(1)));
         }
+        adopt(file, index)?;
         index = index.saturating_add(1);
-        if found.is_none() {
-            break;
-        }
     }
     Ok(Some(index))
 }
@@ -303,20 +314,27 @@ pub(super) fn is_left_behind(file: &File) -> bool {
 ///
 /// # Invariants
 ///
-/// `inode` is valid as long as `_file`, and locked by this.
+/// `inode` is valid as long as `_file`, one of shmem, and locked by this.
 struct InodeLock<'a> {
     inode: *mut bindings::inode,
     _file: &'a File,
 }
 
 impl<'a> InodeLock<'a> {
-    /// Takes it.
-    fn new(file: &'a File) -> Self {
+    /// Takes it, of a shmem file. `EINTR` if the task is killed while it waits: somebody else's write()
+    /// may hold the lock for ever.
+    fn new(file: &'a File) -> Result<Self> {
         let inode = inode(file);
-        // SAFETY: The inode is valid.
-        unsafe { bindings::inode_lock(inode) };
+        // SAFETY: The inode is valid. This is the lock that inode_lock() takes.
+        to_result(unsafe { bindings::down_write_killable(addr_of_mut!((*inode).i_rwsem)) })?;
         // INVARIANT: See above.
-        Self { inode, _file: file }
+        Ok(Self { inode, _file: file })
+    }
+
+    /// Freezes the mapping of a shmem file.
+    fn freeze(&self) {
+        // SAFETY: By the type invariant the inode is valid, one of shmem, and locked.
+        unsafe { bindings::shmem_freeze(self.inode, true) };
     }
 }
 
@@ -325,11 +343,4 @@ impl Drop for InodeLock<'_> {
         // SAFETY: By the type invariant.
         unsafe { bindings::inode_unlock(self.inode) };
     }
-}
-
-/// Freezes or thaws the mapping of a shmem file.
-fn set_frozen(file: &File, frozen: bool) {
-    let locked = InodeLock::new(file);
-    // SAFETY: The inode is valid, it is one of shmem, and it is locked.
-    unsafe { bindings::shmem_freeze(locked.inode, frozen) };
 }

@@ -2,7 +2,8 @@
 
 //! Sorting what a memfd has millions of.
 
-use super::{radix, shmem};
+use super::radix;
+use crate::task;
 use kernel::prelude::*;
 
 /// Sorts `items` by `key`, which is quick where they are sorted already. On failure they are in any
@@ -16,5 +17,5 @@ pub(super) fn by_key<T: Copy>(items: &mut [T], key: impl Fn(&T) -> u64) -> Resul
     let mut counters = KBox::new([0; radix::NR_COUNTERS], GFP_KERNEL)?;
     let mut scratch = KVVec::new();
     scratch.extend_from_slice(items, GFP_KERNEL)?;
-    radix::sort(items, &mut scratch, &mut counters, key, shmem::yield_cpu)
+    radix::sort(items, &mut scratch, &mut counters, key, task::yield_cpu)
 }

@@ -11,7 +11,6 @@ use super::{
     frame_set::FrameSet,
     frames::{preserve_each, unpin_singles, unpreserve_each, MIN_BLOCKS},
     pinned_run::PinnedRun,
-    shmem,
 };
 use crate::{
     handover::{
@@ -19,6 +18,7 @@ use crate::{
         table::{singles, Frame, FrameSer, TABLE_FRAMES},
     },
     kho::PreservedPage,
+    task,
 };
 use core::{mem::replace, ops::Range};
 use kernel::prelude::*;
@@ -105,7 +105,7 @@ impl PreservedTable {
 
     /// Preserves the pages that are in no range. On failure none of them is.
     fn preserve(&self) -> Result {
-        shmem::yield_cpu()?;
+        task::yield_cpu()?;
         for (i, pfns) in singles(self.frames()).enumerate() {
             if let Err(err) = preserve_each(pfns, 0) {
                 let done = singles(self.frames()).take(i);
@@ -184,7 +184,7 @@ impl Tables {
             entries.push(&placed.ok_or(EFBIG)?.starting_range(true))?;
         }
         for (&index, frames) in indices.iter().zip(frames.chunks_exact(TABLE_FRAMES)) {
-            shmem::yield_cpu()?;
+            task::yield_cpu()?;
             let mut page = PreservedPage::new()?;
             let slots = <[FrameSer]>::mut_from_bytes(&mut page.0).map_err(|_| EINVAL)?;
             for (slot, &pfn) in slots.iter_mut().zip(frames) {
