@@ -69,7 +69,8 @@ pub(crate) extern "C" fn liveupdate_enabled() -> bool {
 ///
 /// # Safety
 ///
-/// `fh` and what it points to stay valid until it is unregistered.
+/// `fh` and what it points to stay valid until it is unregistered, and none of its files is preserved, or
+/// was asked for and is not finished.
 #[no_mangle]
 pub(crate) unsafe extern "C" fn liveupdate_register_file_handler(
     fh: *mut bindings::liveupdate_file_handler,

@@ -6,8 +6,8 @@ use crate::{
     flb,
     handover::luo::SessionName,
     memfd,
-    session::{AnySession, IncomingRegistry, OutgoingRegistry},
-    uapi::{self, GetInfo, Listings, NamedSession, Range, Request, Window},
+    session::{IncomingRegistry, OutgoingRegistry},
+    uapi::{self, GetInfo, Listings, NamedSession, Range, Request},
 };
 use kernel::{
     fs::{
@@ -33,7 +33,7 @@ const COMMANDS: Range = Range {
     last: 0x01,
 };
 
-/// Those that the peer does not have.
+/// Those that the kernel's own orchestrator does not have.
 const EXTENSIONS: Range = Range {
     first: 0xA0,
     last: 0xA1,
@@ -197,12 +197,10 @@ impl Device {
 
     /// LIST_SESSIONS
     fn list_sessions(&self, request: &Request) -> Result {
-        let list = |window: &mut Window<AnySession>| {
+        self.listings.respond(request, |window| {
             self.sessions.outgoing.list(window)?;
             self.sessions.incoming.list(window)
-        };
-        // Only now that no registry is locked: a session may be busy for long.
-        self.listings.respond(request, list, AnySession::entry)
+        })
     }
 
     /// RETRIEVE_SESSION

@@ -46,7 +46,7 @@ pub trait Flb: Send + Sync + 'static {
     fn data(&self, state: &Self::Outgoing) -> u64;
 
     /// Makes the state of `data`, which the previous kernel's [`Self::data`] returned. It is input:
-    /// it may be anything. Called once; the error is remembered.
+    /// it may be anything. Called once, and its error is remembered, as long as luo.ko is loaded.
     fn retrieve(&self, data: u64) -> Result<Self::Incoming>;
 
     /// Ends the state: the last file is finished.
@@ -120,7 +120,8 @@ impl core::ops::Deref for Pinned {
     }
 }
 
-/// An FLB that is in the table of all FLBs until this is dropped, by when no handler has it any more.
+/// An FLB that is in the table of all FLBs until this is dropped: so whoever registered it has this,
+/// handlers that it is linked to, and files that depend on it.
 pub(crate) struct Listed<T: Flb>(Arc<Object<T>>);
 
 impl<T: Flb> Listed<T> {
@@ -146,14 +147,21 @@ impl<T: Flb> Listed<T> {
     }
 }
 
+impl<T: Flb> AsFlb for Listed<T> {
+    fn as_flb(&self) -> &(dyn AnyFlb + 'static) {
+        &*self.0
+    }
+}
+
 impl<T: Flb> Drop for Listed<T> {
     fn drop(&mut self) {
         Table::remove(&self.0.compatible());
     }
 }
 
-/// An FLB that is registered until this is dropped. Handlers that it is linked to keep it.
-pub struct Registration<T: Flb>(Listed<T>);
+/// An FLB that is registered until this is dropped. Files that depend on it by then do so until they
+/// are unpreserved or finished: as long it is handed over as before, and its compatible string is taken.
+pub struct Registration<T: Flb>(Arc<Listed<T>>);
 
 impl<T: Flb> Registration<T> {
     /// Registers an FLB that lives in `module`, for the files of `handlers`.
@@ -164,9 +172,9 @@ impl<T: Flb> Registration<T> {
         module: &'static ThisModule,
         handlers: &[&handler::Registration],
     ) -> Result<Self> {
-        let registration = Self(Listed::new(flb, module.into())?);
+        let registration = Self(Arc::new(Listed::new(flb, module.into())?, GFP_KERNEL)?);
         for handler in handlers {
-            handler.link(registration.0.object().clone())?;
+            handler.link(registration.0.clone())?;
         }
         Ok(registration)
     }

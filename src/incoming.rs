@@ -18,7 +18,7 @@ use crate::{
     log::err_limited,
 };
 use blocks::Blocks;
-use core::mem::offset_of;
+use core::mem::{offset_of, size_of};
 use kernel::prelude::*;
 
 /// Where the previous kernel's account of a session is.
@@ -26,7 +26,7 @@ pub(crate) struct Record {
     /// The session's entry.
     pub(crate) place: Place,
     /// The pages that list its files.
-    pub(crate) file_blocks: KVec<u64>,
+    pub(crate) file_blocks: KVVec<u64>,
 }
 
 /// A session as it was found.
@@ -39,7 +39,7 @@ pub(crate) struct FoundSession {
 /// Where the previous kernel's list of sessions is.
 pub(crate) struct Account {
     root_pa: u64,
-    blocks: KVec<u64>,
+    blocks: KVVec<u64>,
     /// Whether all of it was understood.
     whole: bool,
 }
@@ -68,12 +68,10 @@ impl Found {
             sessions: KVVec::new(),
             account: None,
         };
-        let Ok(root_pa) = kho::find_subtree(KHO_ENTRY) else {
-            return Ok(found);
-        };
         let mut scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
-        let root = match read_root(root_pa, &mut scratch) {
-            Ok(root) => root,
+        let (root_pa, root) = match find_root(&mut scratch) {
+            Ok(Some(root)) => root,
+            Ok(None) => return Ok(found),
             Err(why) => {
                 pr_err!(
                     "the previous kernel's state is refused: {:?}; its memory is kept until the next kexec\n",
@@ -94,7 +92,7 @@ impl Found {
         }
         let mut account = Account {
             root_pa,
-            blocks: KVec::new(),
+            blocks: KVVec::new(),
             whole: true,
         };
         match found.read_sessions(root.sessions_pa, &mut account, &mut scratch) {
@@ -169,15 +167,23 @@ impl Found {
     }
 }
 
-/// Reads the root at `pa`.
-fn read_root(pa: u64, scratch: &mut Page) -> Result<LuoSer, Malformed> {
+/// Finds the root and reads it; `None` after a cold boot, or where there was no orchestrator.
+fn find_root(scratch: &mut Page) -> Result<Option<(u64, LuoSer)>, Malformed> {
+    let (pa, size) = match kho::find_subtree(KHO_ENTRY) {
+        Ok(found) => found,
+        Err(ENOENT) => return Ok(None),
+        Err(_) => return Err(Malformed::Field("KHO's entry")),
+    };
+    if size < size_of::<LuoSer>() {
+        return Err(Malformed::Count(size as u64));
+    }
     if !Incoming.read(pa, scratch) {
         return Err(Malformed::NotPreserved(pa));
     }
     let (root, _) =
         LuoSer::read_from_prefix(&scratch.0).map_err(|_| Malformed::NotPreserved(pa))?;
     root.validate()?;
-    Ok(root)
+    Ok(Some((pa, root)))
 }
 
 /// Reads all files of a session, and the addresses of the pages that list them.
@@ -185,9 +191,9 @@ fn read_files(
     blocks: &Blocks,
     session: &SessionSer,
     scratch: &mut Page,
-) -> Result<(KVVec<FileSer>, KVec<u64>), Stop> {
+) -> Result<(KVVec<FileSer>, KVVec<u64>), Stop> {
     let mut files = KVVec::new();
-    let mut pages = KVec::new();
+    let mut pages = KVVec::new();
     let chain = blocks.begin_chain();
     let walked = block::walk(
         &chain,
@@ -223,6 +229,11 @@ impl Record {
 }
 
 impl Account {
+    /// A session of the list is not among those that were found: the list stays.
+    pub(crate) fn has_refused(&mut self) {
+        self.whole = false;
+    }
+
     /// Frees the list of sessions, when the last of them is gone. The root stays, for its count of
     /// live updates.
     pub(crate) fn forget(&self) {

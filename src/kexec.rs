@@ -64,12 +64,8 @@ impl<T: KexecPrepare> KexecNotifier<T> {
         })
     }
 
-    /// The callback of the chain.
-    ///
-    /// # Safety
-    ///
-    /// None: it uses no argument but the event. It is unsafe to be of the type that C wants.
-    unsafe extern "C" fn notify(
+    /// The callback of the chain, of which only the event counts.
+    extern "C" fn notify(
         _block: *mut bindings::notifier_block,
         event: c_ulong,
         _data: *mut c_void,

@@ -14,7 +14,7 @@ use kernel::{
 pub(crate) const WARNINGS: u32 = 10;
 /// How many errors: they are about what the previous kernel left, once, and an operator needs all of
 /// them, as far as a serial console can bear it.
-pub(crate) const ERRORS: u32 = 100;
+pub(crate) const ERRORS: u32 = 200;
 /// How long it takes until that many may be written again, in milliseconds.
 const INTERVAL_MS: i64 = 5_000;
 

@@ -27,6 +27,7 @@ mod module_ref;
 mod ordered_map;
 mod session;
 mod static_list;
+mod task;
 mod trace;
 mod uapi;
 
@@ -96,7 +97,7 @@ impl kernel::InPlaceModule for LuoModule {
 /// Says why the module is of no use without KHO.
 fn check_kho() -> Result {
     if !kho::is_enabled() {
-        pr_err!("Kexec HandOver is off: boot with kho=on\n");
+        pr_err!("Kexec HandOver is off: boot with kho=on, or see above why it is off in spite of that\n");
         return Err(EOPNOTSUPP);
     }
     Ok(())
@@ -119,7 +120,7 @@ fn open_sessions() -> Result<Sessions> {
         outgoing: OutgoingRegistry::new(liveupdate_num.saturating_add(1))?,
         incoming: IncomingRegistry::new(found)?,
     };
-    // Whoever has the sessions takes it back: nobody would where there are none.
+    // Last, as nothing may fail after it: it is `Published` that takes this back.
     flb::Table::set_incoming(flbs);
     Ok(sessions)
 }

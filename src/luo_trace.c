@@ -1,40 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tracepoints are made by C macros; this is how Rust reaches them. The order is
- * that of enum Step in trace.rs.
+ * Tracepoints are made by C macros; this is how Rust reaches them.
  */
 #define CREATE_TRACE_POINTS
 #include "luo_trace.h"
 
-void luo_trace_step(unsigned int step, const char *session, u64 token,
+/* As enum Step in trace.rs. */
+enum luo_step {
+	LUO_PRESERVE,
+	LUO_UNPRESERVE,
+	LUO_PREPARE,
+	LUO_FREEZE,
+	LUO_UNFREEZE,
+	LUO_RETRIEVE,
+	LUO_CAN_FINISH,
+	LUO_FINISH,
+};
+
+void luo_trace_step(enum luo_step step, const char *session, u64 token,
 		    u64 duration_ns, int error);
 
-void luo_trace_step(unsigned int step, const char *session, u64 token,
+void luo_trace_step(enum luo_step step, const char *session, u64 token,
 		    u64 duration_ns, int error)
 {
 	switch (step) {
-	case 0:
+	case LUO_PRESERVE:
 		trace_luo_preserve(session, token, duration_ns, error);
 		break;
-	case 1:
+	case LUO_UNPRESERVE:
 		trace_luo_unpreserve(session, token, duration_ns, error);
 		break;
-	case 2:
+	case LUO_PREPARE:
 		trace_luo_prepare(session, token, duration_ns, error);
 		break;
-	case 3:
+	case LUO_FREEZE:
 		trace_luo_freeze(session, token, duration_ns, error);
 		break;
-	case 4:
+	case LUO_UNFREEZE:
 		trace_luo_unfreeze(session, token, duration_ns, error);
 		break;
-	case 5:
+	case LUO_RETRIEVE:
 		trace_luo_retrieve(session, token, duration_ns, error);
 		break;
-	case 6:
+	case LUO_CAN_FINISH:
 		trace_luo_can_finish(session, token, duration_ns, error);
 		break;
-	case 7:
+	case LUO_FINISH:
 		trace_luo_finish(session, token, duration_ns, error);
 		break;
 	}

@@ -23,8 +23,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// It is valid, with all callbacks that are required, until the handler is unregistered; and while
-/// a file is preserved or retrieved the handler's module is loaded.
+/// It is valid, with all callbacks that are required, until the handler is unregistered, and none of its
+/// files is preserved, or was asked for and is not finished. Until then its module is loaded, too.
 #[derive(Clone, Copy)]
 struct Raw(NonNull<bindings::liveupdate_file_handler>);
 
@@ -67,7 +67,8 @@ impl CHandler {
     ///
     /// # Safety
     ///
-    /// `fh` and what it points to are valid until the handler is unregistered.
+    /// `fh` and what it points to are valid until the handler is unregistered, and none of its files is
+    /// preserved, or was asked for and is not finished.
     pub(super) unsafe fn new(fh: *mut bindings::liveupdate_file_handler) -> Result<Self> {
         let raw = Raw(NonNull::new(fh).ok_or(EINVAL)?);
         let ops = raw.ops();

@@ -3,8 +3,8 @@
 //! Which Rust object stands for which C object.
 //!
 //! A driver may ask for an FLB in any callback, whatever is locked then: so the lock of the map is
-//! held for a look only, or to put an FLB in or take it out. Whoever changes what is registered has
-//! [`static@CHANGES`] as well, and may lock handlers meanwhile; no callback is called with it.
+//! held for a look only, or to put something in or take it out. Whoever registers an FLB, or takes anything
+//! out, has [`static@CHANGES`] as well, and may lock handlers meanwhile; no callback is called with it.
 
 use super::flb::CFlb;
 use crate::{

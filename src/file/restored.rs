@@ -20,9 +20,8 @@ pub(crate) struct Restored {
     outcome: Outcome,
     /// Of a file that can be finished: those who are to be told.
     flbs: Option<FlbFinish>,
-    /// Of a file that a handler has touched: the same handler must finish it. That something was
-    /// taken out of what the previous kernel left is written down nowhere else: so its module, and
-    /// this one below it, stay loaded until then.
+    /// Of a file that a handler has touched: the same handler must finish it. Nothing in what was
+    /// handed over says that it was: so its module, and luo.ko with it, must stay until then.
     handler: Option<Handler>,
 }
 

@@ -9,6 +9,7 @@ use crate::{
         Malformed, Page, Source,
     },
     kho::{self, Incoming, PreservedPage, RestoredPages, Stop},
+    log::err_limited,
     static_list::release_if_empty,
 };
 use core::mem::{offset_of, size_of};
@@ -179,6 +180,14 @@ impl IncomingTable {
         for entry in FlbHeaderSer::entries(scratch)? {
             let mut ser = entry.clone();
             ser.compatible = ser.compatible.normalized();
+            let before = |before: &Entry| before.ser.compatible == ser.compatible;
+            if !ser.compatible.is_valid() || entries.iter().any(before) {
+                // Nobody finds it. It keeps its place, by which the others are written to.
+                err_limited!(
+                    "FLB {:?} of the previous kernel is refused: it has no name of its own; its memory is kept until the next kexec\n",
+                    ser.compatible
+                );
+            }
             // Finished already, under a module that was here before.
             let fate = if ser.count == 0 {
                 Fate::Finished
@@ -216,7 +225,13 @@ impl IncomingTable {
     fn finish_file(&mut self, compatible: &Compatible) -> Option<u64> {
         let i = self.find(compatible)?;
         let ser = &mut self.entries[i].ser;
-        let left = ser.count.checked_sub(1)?;
+        let Some(left) = ser.count.checked_sub(1) else {
+            err_limited!(
+                "FLB {:?}: more files depend on it than the previous kernel said\n",
+                compatible
+            );
+            return None;
+        };
         ser.count = left;
         let start = size_of::<FlbHeaderSer>() + i * size_of::<FlbSer>();
         kho::write_incoming(self.pa, start + offset_of!(FlbSer, count), left.as_bytes());

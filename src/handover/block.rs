@@ -10,7 +10,8 @@ use core::mem::size_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The most pages that a chain may have, here as in the peer.
+/// The most pages that a chain may have, here as in the kernel's own
+/// orchestrator.
 pub(crate) const MAX_BLOCKS: usize = 10_000;
 
 /// What stands at the start of each page of a chain.

@@ -214,6 +214,11 @@ impl Compatible {
         Self::new(&self.0).unwrap_or(*self)
     }
 
+    /// Whether it ends, and is not empty.
+    pub(crate) fn is_valid(&self) -> bool {
+        Self::new(&self.0).is_some()
+    }
+
     /// The compatible string `text`; does not compile in a `const` if it is empty or too long.
     pub const fn from_str(text: &str) -> Self {
         let text = text.as_bytes();

@@ -19,7 +19,7 @@ use zerocopy::{Immutable, KnownLayout};
 /// `chunks`, each of which points to the next.
 pub(crate) struct PreservedArray<T> {
     pages: KVVec<PreservedPage>,
-    chunks: KVec<PreservedPage>,
+    chunks: KVVec<PreservedPage>,
     len: usize,
     _entries: PhantomData<T>,
 }
@@ -31,7 +31,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> PreservedArray<T> {
     pub(crate) const fn new() -> Self {
         Self {
             pages: KVVec::new(),
-            chunks: KVec::new(),
+            chunks: KVVec::new(),
             len: 0,
             _entries: PhantomData,
         }

@@ -10,7 +10,7 @@ use kernel::prelude::*;
 /// Pages for entries of type `T`, allocated ahead, so that writing the entries cannot fail for
 /// want of memory.
 pub(crate) struct BlockChain<T> {
-    pages: KVec<PreservedPage>,
+    pages: KVVec<PreservedPage>,
     _entries: PhantomData<T>,
 }
 
@@ -18,7 +18,7 @@ impl<T: Entry> BlockChain<T> {
     /// A chain without pages.
     pub(crate) const fn new() -> Self {
         Self {
-            pages: KVec::new(),
+            pages: KVVec::new(),
             _entries: PhantomData,
         }
     }

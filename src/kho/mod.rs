@@ -80,14 +80,13 @@ impl Drop for Subtree {
     }
 }
 
-/// Finds what the previous kernel handed over under `name`: its physical address, not to be trusted.
+/// Finds what the previous kernel handed over under `name`: its physical address and its size in
+/// bytes, not to be trusted.
 ///
-/// Fails with `ENOENT` if there is nothing of that name.
-pub(crate) fn find_subtree(name: &CStr) -> Result<u64> {
-    let mut pa = 0;
-    // SAFETY: `name` ends with a zero; the address is valid for writes, the size is not wanted.
-    to_result(unsafe {
-        bindings::kho_retrieve_subtree(name.as_char_ptr(), &mut pa, core::ptr::null_mut())
-    })?;
-    Ok(pa)
+/// Fails with `ENOENT` if there is nothing of that name, with `EINVAL` if it is damaged.
+pub(crate) fn find_subtree(name: &CStr) -> Result<(u64, usize)> {
+    let (mut pa, mut size) = (0, 0);
+    // SAFETY: `name` ends with a zero; the others are valid for writes.
+    to_result(unsafe { bindings::kho_retrieve_subtree(name.as_char_ptr(), &mut pa, &mut size) })?;
+    Ok((pa, size))
 }

@@ -8,7 +8,7 @@ use crate::{
     file::Restored,
     handover::luo::SessionName,
     incoming::Record,
-    log::warn_limited,
+    log::{err_limited, warn_limited},
     ordered_map::OrderedMap,
     trace::{self, Step},
     uapi::{self, FdEntry, GetState, Listings, Place, Request, SessionEntry, TokenFd, Window},
@@ -46,6 +46,9 @@ pub(crate) struct IncomingSession {
     taken: Atomic<bool>,
     /// Whether nothing of it is left to be taken out.
     finished: Atomic<bool>,
+    /// Held by FINISH, so that a second one is not done before the first. Taken before `inner`.
+    #[pin]
+    finishing: Mutex<()>,
     #[pin]
     inner: Mutex<Inner>,
     #[pin]
@@ -73,6 +76,7 @@ impl IncomingSession {
                 registry,
                 taken: Atomic::new(false),
                 finished: Atomic::new(false),
+                finishing <- new_mutex!(()),
                 summary <- new_spinlock!(inner.summary()),
                 inner <- new_mutex!(inner),
                 listings <- Listings::new(),
@@ -83,10 +87,7 @@ impl IncomingSession {
 
     /// Locks the session.
     fn lock(&self) -> Locked<'_, Inner> {
-        Locked {
-            inner: self.inner.lock(),
-            summary: &self.summary,
-        }
+        Locked::new(self.inner.lock(), &self.summary)
     }
 
     /// Takes the session for user space: `EINVAL` if somebody has it.
@@ -130,28 +131,46 @@ impl IncomingSession {
     fn retrieve(&self, token: u64) -> Result<ARef<File>> {
         let mut inner = self.lock();
         let file = inner.files.get(&token).ok_or(ENOENT)?;
-        if inner.ordered && file.is_pending() && inner.next_token() != Some(token) {
+        let is_new = file.is_pending();
+        if inner.ordered && is_new && inner.next_token() != Some(token) {
             return Err(EBUSY);
         }
         let file = inner.files.get_mut(&token).ok_or(ENOENT)?;
         let retrieved = trace::step(Step::Retrieve, &self.name, token, || file.retrieve());
         retrieved.inspect_err(|err| {
-            let advice = if *err == ENOENT && file.is_pending() {
-                "load the module that handles it and try again"
-            } else if file.is_pending() {
-                "nothing was touched: it can be tried again"
-            } else {
-                "there is no second try in this kernel, and its memory is kept until the next kexec"
-            };
-            warn_limited!(
-                "session {:?}: cannot retrieve token {:#x} of type {:?}: {:?}; {}\n",
+            // One that is remembered was told when it was new.
+            if is_new {
+                self.explain(token, file, *err);
+            }
+        })
+    }
+
+    /// Says in the log what the error with which a file was not retrieved means.
+    fn explain(&self, token: u64, file: &Restored, err: Error) {
+        let compatible = file.compatible();
+        if !file.is_pending() {
+            err_limited!(
+                "session {:?}: token {:#x} of type {:?} is lost: {:?}; there is no second try in this kernel, and its memory is kept until the next kexec\n",
                 self.name,
                 token,
-                file.compatible(),
-                err,
-                advice
+                compatible,
+                err
             );
-        })
+            return;
+        }
+        let advice = if err == ENOENT {
+            "load the module that handles it and try again"
+        } else {
+            "nothing was touched: it can be tried again"
+        };
+        warn_limited!(
+            "session {:?}: cannot retrieve token {:#x} of type {:?}: {:?}; {}\n",
+            self.name,
+            token,
+            compatible,
+            err,
+            advice
+        );
     }
 
     /// FINISH
@@ -165,6 +184,7 @@ impl IncomingSession {
 
     /// Ends the lives of all files, in reverse order, if every one of them agrees.
     fn finish(&self) -> Result {
+        let _finishing = self.finishing.lock();
         let mut inner = self.lock();
         let ready = inner.files.iter_mut().try_for_each(|(token, file)| {
             let ready = trace::step(Step::CanFinish, &self.name, token, || file.can_finish());
@@ -227,7 +247,7 @@ impl IncomingSession {
             }
             Ok(())
         };
-        self.listings.respond(request, list, FdEntry::clone)
+        self.listings.respond(request, list)
     }
 
     /// SET_FLAGS
@@ -252,6 +272,8 @@ impl IncomingSession {
             "session {:?} was closed, cannot be finished yet, and can be retrieved again\n",
             self.name
         );
+        // Who retrieves it next has not asked for an order.
+        self.lock().ordered = false;
         self.taken.store(false, Release);
     }
 }

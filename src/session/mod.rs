@@ -5,16 +5,17 @@
 //! # Locking
 //!
 //! A registry's lock is taken before a session's; handlers are called with the session's lock held.
-//! So nobody but reboot(KEXEC) waits for a session with the registry locked: lists are made of
-//! summaries.
-//! The registries of handlers and identities have locks of their own, in which nothing else is
-//! locked.
+//! So nobody waits for a session with the registry locked, but who undoes a complete freeze: lists are
+//! made of summaries, and the kexec closes the registry for changes instead.
+//! The registries of handlers and identities have locks of their own. Documentation/design.rst has
+//! the order of all locks.
 
+mod gate;
 mod incoming;
 mod outgoing;
 mod registry;
 
-pub(crate) use registry::{AnySession, IncomingRegistry, OutgoingRegistry};
+pub(crate) use registry::{IncomingRegistry, OutgoingRegistry};
 
 use crate::{
     handover::luo::SessionName,
@@ -23,7 +24,7 @@ use crate::{
 use kernel::{
     prelude::*,
     seq_file::{seq_print, SeqFile},
-    sync::{lock::mutex::MutexGuard, SpinLock},
+    sync::{lock::mutex::MutexGuard, CondVar, SpinLock},
 };
 
 /// The commands of a session.
@@ -32,7 +33,7 @@ const COMMANDS: Range = Range {
     last: 0x43,
 };
 
-/// Those that the peer does not have.
+/// Those that the kernel's own orchestrator does not have.
 const EXTENSIONS: Range = Range {
     first: 0xC0,
     last: 0xC5,
@@ -98,6 +99,18 @@ trait Summarize: Unpin {
 struct Locked<'a, T: Summarize> {
     inner: MutexGuard<'a, T>,
     summary: &'a SpinLock<Summary>,
+}
+
+impl<'a, T: Summarize> Locked<'a, T> {
+    /// A session that was locked.
+    fn new(inner: MutexGuard<'a, T>, summary: &'a SpinLock<Summary>) -> Self {
+        Self { inner, summary }
+    }
+
+    /// Waits for `changed` to be notified, unlocked meanwhile.
+    fn wait(&mut self, changed: &CondVar) {
+        changed.wait(&mut self.inner);
+    }
 }
 
 impl<T: Summarize> core::ops::Deref for Locked<'_, T> {

@@ -2,7 +2,7 @@
 
 //! A session of the old kernel: files are put into it until the kexec.
 
-use super::{FileName, Locked, OutgoingRegistry, Summarize, Summary};
+use super::{gate::Gate, FileName, Locked, OutgoingRegistry, Summarize, Summary};
 use crate::{
     anon_file::{self, AnonFile},
     file::Preserved,
@@ -10,6 +10,7 @@ use crate::{
     kho::BlockChain,
     log::warn_limited,
     ordered_map::{OrderedMap, Slot},
+    task,
     trace::{self, Step},
     uapi::{
         self, FdEntry, GetState, Listings, Place, Request, SessionEntry, Token, TokenFd, Window,
@@ -21,6 +22,7 @@ use kernel::{
     prelude::*,
     seq_file::SeqFile,
     sync::{aref::ARef, Arc, CondVar, Mutex, SpinLock},
+    time::{delay::fsleep, Delta},
 };
 
 /// What may happen to a session.
@@ -56,6 +58,9 @@ pub(crate) struct OutgoingSession {
     inner: Mutex<Inner>,
     #[pin]
     summary: SpinLock<Summary>,
+    /// Before `inner`.
+    #[pin]
+    gate: Gate,
     /// Notified when `state` ceases to be [`State::Frozen`].
     #[pin]
     thawed: CondVar,
@@ -78,6 +83,7 @@ impl OutgoingSession {
                 registry,
                 summary <- new_spinlock!(inner.summary()),
                 inner <- new_mutex!(inner),
+                gate <- Gate::new(),
                 thawed <- new_condvar!(),
                 listings <- Listings::new(),
             }),
@@ -94,9 +100,38 @@ impl OutgoingSession {
 
     /// Locks the session, whatever its state is.
     fn lock_any(&self) -> Locked<'_, Inner> {
-        Locked {
-            inner: self.inner.lock(),
-            summary: &self.summary,
+        self.gate.pass();
+        Locked::new(self.inner.lock(), &self.summary)
+    }
+
+    /// The same, if nobody has it locked.
+    fn try_lock_any(&self) -> Option<Locked<'_, Inner>> {
+        Some(Locked::new(self.inner.try_lock()?, &self.summary))
+    }
+
+    /// Locks the session for the kexec, before all who come later. A command of it may be under way,
+    /// and take for ever: then the log names it, and `EINTR` ends the wait when the task was killed.
+    fn lock_for_kexec(&self) -> Result<Locked<'_, Inner>> {
+        const PAUSE_US: i64 = 100;
+        const UNNAMED_US: i64 = 1_000_000;
+        if let Some(inner) = self.try_lock_any() {
+            return Ok(inner);
+        }
+        let _closed = self.gate.close();
+        let mut pauses: i64 = 0;
+        loop {
+            if let Some(inner) = self.try_lock_any() {
+                return Ok(inner);
+            }
+            if pauses == UNNAMED_US / PAUSE_US {
+                warn_limited!(
+                    "session {:?}: reboot() waits for a command of it that is under way; to kill who gave it may help\n",
+                    self.name
+                );
+            }
+            task::yield_cpu()?;
+            fsleep(Delta::from_micros(PAUSE_US));
+            pauses = pauses.saturating_add(1);
         }
     }
 
@@ -104,7 +139,7 @@ impl OutgoingSession {
     fn lock(&self) -> Locked<'_, Inner> {
         let mut inner = self.lock_any();
         while let State::Frozen { .. } = inner.state {
-            self.thawed.wait(&mut inner.inner);
+            inner.wait(&self.thawed);
         }
         inner
     }
@@ -219,7 +254,7 @@ impl OutgoingSession {
     /// GET_STATE
     fn get_state(&self, request: &Request) -> Result {
         let mut arg: GetState = request.read()?;
-        let inner = self.inner.lock();
+        let inner = self.lock_any();
         arg.state = inner.state.to_user();
         arg.nr_files = inner.files.len() as u64;
         arg.nr_retrieved = 0;
@@ -230,7 +265,7 @@ impl OutgoingSession {
     /// LIST_FDS
     fn list_fds(&self, request: &Request) -> Result {
         let list = |window: &mut Window<FdEntry>| {
-            let inner = self.inner.lock();
+            let inner = self.lock_any();
             window.begin(inner.files.next_place());
             for (place, token, file) in inner.files.places() {
                 window.offer(Place(0, place), || FdEntry {
@@ -242,7 +277,7 @@ impl OutgoingSession {
             }
             Ok(())
         };
-        self.listings.respond(request, list, FdEntry::clone)
+        self.listings.respond(request, list)
     }
 
     /// SET_FLAGS
@@ -258,9 +293,10 @@ impl OutgoingSession {
     }
 
     /// Freezes the files in order and describes the session to the next kernel; `None` if it is
-    /// closed. On failure the session is as before.
+    /// closed. On failure the session is as before: `EINTR` if the task was killed while a command was
+    /// under way.
     pub(super) fn freeze(&self) -> Result<Option<SessionSer>> {
-        let mut inner = self.lock_any();
+        let mut inner = self.lock_for_kexec()?;
         if inner.state == State::Closed {
             return Ok(None);
         }
@@ -303,6 +339,10 @@ impl OutgoingSession {
 
     /// Undoes [`Self::freeze`], if it was successful.
     pub(super) fn unfreeze(&self) {
+        // One that is not frozen may be locked for long, by a command that is under way.
+        if self.summary.lock().state != uapi::STATE_FROZEN {
+            return;
+        }
         let mut inner = self.lock_any();
         if let State::Frozen { prepared } = inner.state {
             let count = inner.files.len();

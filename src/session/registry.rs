@@ -16,31 +16,13 @@ use crate::{
     ordered_map::{OrderedMap, Slot},
     uapi::{Place, SessionEntry, Window},
 };
-use core::mem::size_of;
+use core::mem::{replace, size_of};
 use kernel::{
     new_condvar, new_mutex,
     prelude::*,
     sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex},
     time::{Instant, Monotonic},
 };
-
-/// A session in a list.
-pub(crate) enum AnySession {
-    Outgoing(Arc<OutgoingSession>),
-    Incoming(Arc<IncomingSession>),
-}
-
-impl AnySession {
-    /// The session as LIST_SESSIONS shows it.
-    ///
-    /// Context: may wait for what is being done to the session.
-    pub(crate) fn entry(&self) -> SessionEntry {
-        match self {
-            Self::Outgoing(session) => session.entry(),
-            Self::Incoming(session) => session.entry(),
-        }
-    }
-}
 
 /// What the outgoing registry's lock protects.
 struct Outgoing {
@@ -49,9 +31,9 @@ struct Outgoing {
     /// The FLBs, for the next kernel.
     flbs: PreservedPage,
     sessions: OrderedMap<SessionName, Arc<OutgoingSession>>,
-    /// Always has room for all of `sessions`.
+    /// Always has room for all of `sessions`, but while these are being frozen.
     blocks: BlockChain<SessionSer>,
-    /// Whether the kexec is under way.
+    /// Whether the kexec is under way: no session comes or goes.
     frozen: bool,
 }
 
@@ -120,11 +102,11 @@ impl OutgoingRegistry {
     }
 
     /// Offers all sessions to LIST_SESSIONS, as its first part.
-    pub(crate) fn list(&self, window: &mut Window<AnySession>) -> Result {
+    pub(crate) fn list(&self, window: &mut Window<SessionEntry>) -> Result {
         let inner = self.inner.lock();
         window.begin(inner.sessions.next_place());
         for (place, _, session) in inner.sessions.places() {
-            window.offer(Place(0, place), || AnySession::Outgoing(session.clone()))?;
+            window.offer(Place(0, place), || session.entry())?;
         }
         Ok(())
     }
@@ -140,35 +122,29 @@ impl OutgoingRegistry {
     }
 
     /// Freezes all sessions in order and hands them over. On failure all is as before.
+    ///
+    /// Nobody but who makes or ends a session waits for this, whatever it waits for itself.
     pub(crate) fn freeze(&self) -> Result {
         let start = Instant::<Monotonic>::now();
-        let mut inner = self.inner.lock();
-        let Outgoing {
-            root,
-            flbs,
-            sessions,
-            blocks,
-            ..
-        } = &mut *inner;
-
+        let (sessions, mut blocks) = self.begin_freeze()?;
         let mut nr_sessions = 0;
         let mut nr_files = 0;
         let frozen = sessions
             .iter()
-            .filter_map(|(_, session)| session.freeze().transpose())
+            .filter_map(|session| session.freeze().transpose())
             .inspect(|ser| {
                 nr_sessions += 1;
                 nr_files += ser.as_ref().map_or(0, |ser| ser.nr_files);
             });
-        let written = blocks.write(frozen).and_then(|sessions_pa| {
-            flb::Table::serialize(flbs)?;
-            set_sessions(root, sessions_pa)
-        });
+        let sessions_pa = blocks.write(frozen);
+        let mut inner = self.inner.lock();
+        inner.blocks = blocks;
+        let written = sessions_pa.and_then(|sessions_pa| inner.describe(sessions_pa));
+        drop(inner);
         if let Err(err) = written {
-            sessions.for_each_rev(|_, _, session| session.unfreeze());
+            self.unfreeze();
             return Err(err);
         }
-        inner.frozen = true;
         pr_info!(
             "froze {} sessions with {} files in {} us\n",
             nr_sessions,
@@ -178,7 +154,19 @@ impl OutgoingRegistry {
         Ok(())
     }
 
-    /// Undoes [`Self::freeze`].
+    /// Closes the registry for changes. Takes out what is needed while it is not locked: the sessions in
+    /// order, and their blocks.
+    fn begin_freeze(&self) -> Result<(KVVec<Arc<OutgoingSession>>, BlockChain<SessionSer>)> {
+        let mut inner = self.inner.lock();
+        let mut sessions = KVVec::with_capacity(inner.sessions.len(), GFP_KERNEL)?;
+        for (_, session) in inner.sessions.iter() {
+            sessions.push(session.clone(), GFP_KERNEL)?;
+        }
+        inner.frozen = true;
+        Ok((sessions, replace(&mut inner.blocks, BlockChain::new())))
+    }
+
+    /// Undoes [`Self::freeze`], or what it has come to.
     pub(crate) fn unfreeze(&self) {
         let mut inner = self.inner.lock();
         // Writing zero to a page of our own cannot fail.
@@ -188,6 +176,19 @@ impl OutgoingRegistry {
             .for_each_rev(|_, _, session| session.unfreeze());
         inner.frozen = false;
         self.thawed.notify_all();
+    }
+}
+
+impl Outgoing {
+    /// Describes the FLBs, and the sessions, which are frozen, to the next kernel.
+    fn describe(&mut self, sessions_pa: u64) -> Result {
+        flb::Table::serialize(&mut self.flbs).inspect_err(|err| {
+            pr_warn!(
+                "the kexec is refused: FLBs cannot be described: {:?}\n",
+                err
+            );
+        })?;
+        set_sessions(&mut self.root, sessions_pa)
     }
 }
 
@@ -256,8 +257,11 @@ impl IncomingRegistry {
             .push(slot, name, session)
             .is_err()
         {
+            if let Some(account) = &mut self.inner.lock().account {
+                account.has_refused();
+            }
             err_limited!(
-                "the previous kernel has two sessions {:?}: the second is refused\n",
+                "the previous kernel has two sessions {:?}: the second is refused; its memory is kept until the next kexec\n",
                 name
             );
         }
@@ -272,9 +276,9 @@ impl IncomingRegistry {
     }
 
     /// Offers all sessions to LIST_SESSIONS, as its second part.
-    pub(crate) fn list(&self, window: &mut Window<AnySession>) -> Result {
+    pub(crate) fn list(&self, window: &mut Window<SessionEntry>) -> Result {
         for (place, _, session) in self.inner.lock().sessions.places() {
-            window.offer(Place(1, place), || AnySession::Incoming(session.clone()))?;
+            window.offer(Place(1, place), || session.entry())?;
         }
         Ok(())
     }

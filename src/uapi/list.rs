@@ -22,21 +22,21 @@ use zerocopy::Immutable;
 pub(crate) struct Place(pub(crate) u8, pub(crate) u64);
 
 /// The part of a list that a caller wants and has room for.
-pub(crate) struct Window<I> {
+pub(crate) struct Window<T> {
     /// The entry that the calls before ended with.
     after: Option<Place>,
     /// Where the first part ended when the listing began.
     end: Option<u64>,
     start: u64,
     room: u64,
-    entries: KVVec<I>,
+    entries: KVVec<T>,
     /// The place of the last of `entries`.
     last: Option<Place>,
     /// Index of the entry that is offered next.
     index: u64,
 }
 
-impl<I> Window<I> {
+impl<T> Window<T> {
     /// Says that the next entry of the first part will have the place `next`. To be called before
     /// its entries are offered, with the lock held that keeps new ones out.
     pub(crate) fn begin(&mut self, next: u64) {
@@ -45,7 +45,7 @@ impl<I> Window<I> {
 
     /// Takes the next entry of the whole list, if it is of this part. To be called in the order of
     /// places.
-    pub(crate) fn offer(&mut self, place: Place, entry: impl FnOnce() -> I) -> Result {
+    pub(crate) fn offer(&mut self, place: Place, entry: impl FnOnce() -> T) -> Result {
         let is_new = place.0 == 0 && self.end.is_some_and(|end| place.1 >= end);
         if is_new || self.after.is_some_and(|after| place <= after) {
             return Ok(());
@@ -127,13 +127,12 @@ impl Listings {
         Ok(())
     }
 
-    /// Serves a command that lists. `list` offers all entries, and each that is wanted is shown as
-    /// user space knows it. Nothing that they lock is locked while user memory is written to.
-    pub(crate) fn respond<I, T: IntoBytes + Immutable>(
+    /// Serves a command that lists. `list` offers all entries. Nothing that it locks is locked while
+    /// user memory is written to.
+    pub(crate) fn respond<T: IntoBytes + Immutable>(
         &self,
         request: &Request,
-        list: impl FnOnce(&mut Window<I>) -> Result,
-        show: impl Fn(&I) -> T,
+        list: impl FnOnce(&mut Window<T>) -> Result,
     ) -> Result {
         let mut arg: List = request.read()?;
         if arg.reserved != 0 {
@@ -157,11 +156,7 @@ impl Listings {
             self.remember(arg.start, arg.start + count as u64, Mark { after, end })?;
         }
 
-        let mut shown = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
-        for entry in window.entries.iter() {
-            shown.push(show(entry), GFP_KERNEL_ACCOUNT)?;
-        }
-        let bytes = shown.as_slice().as_bytes();
+        let bytes = window.entries.as_slice().as_bytes();
         let to = UserPtr::from_addr(usize::try_from(arg.entries).map_err(|_| EFAULT)?);
         UserSlice::new(to, bytes.len())
             .writer()

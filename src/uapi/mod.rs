@@ -61,10 +61,10 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Looks at a command. Errors are those of the peer, and found in its order: `EINVAL` for a
-    /// number outside of `numbers`, `EFAULT` if the size cannot be read; and the caller answers
-    /// `ENOTTY` to a `cmd` that it does not know. An extension that is not among `extensions` is
-    /// `ENOTTY`, too.
+    /// Looks at a command. Errors are those of the kernel's own orchestrator, and found in its order:
+    /// `EINVAL` for a number outside of `numbers`, `EFAULT` if the size cannot be read; and the caller
+    /// answers `ENOTTY` to a `cmd` that it does not know. An extension that is not among `extensions`
+    /// is `ENOTTY`, too.
     pub(crate) fn new(cmd: u32, arg: usize, numbers: Range, extensions: Range) -> Result<Self> {
         if EXTENSIONS.contains(cmd) {
             if !extensions.contains(cmd) {

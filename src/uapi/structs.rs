@@ -158,7 +158,7 @@ pub(crate) struct SessionEntry {
 
 /// `struct liveupdate_fd_entry`.
 #[repr(C)]
-#[derive(Clone, IntoBytes, Immutable)]
+#[derive(IntoBytes, Immutable)]
 pub(crate) struct FdEntry {
     pub(crate) token: u64,
     pub(crate) compatible: [u8; 48],
