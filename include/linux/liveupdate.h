@@ -45,7 +45,8 @@ struct module;
  *			on. In for all others; for can_finish and finish it is NULL
  *			unless the file was retrieved
  * @serialized_data:	what the next kernel gets: out for preserve and freeze; in
- *			for all others, and for freeze what preserve gave
+ *			for all others, and for freeze what preserve gave, or the
+ *			freeze of a kexec that failed
  * @private_data:	out for preserve: anything; in for unpreserve, freeze and
  *			unfreeze. It is not handed over
  */
@@ -73,11 +74,11 @@ struct liveupdate_file_op_args {
  * @get_id:		tells what is the same for two files that must not both be
  *			preserved; may be NULL: then that is the &struct file
  * @owner:		the module, which stays loaded while a file is preserved, or
- *			retrieved and not finished
+ *			was asked for and is not finished
  *
- * All of them may sleep, and none of them may call back into a session. They are
- * called with a lock of the session held, @can_preserve with one that all handlers
- * share.
+ * All of them may sleep, and none of them may call back into a session. All but
+ * @finish are called with the session locked, so that its other commands wait, and
+ * @can_preserve also with a lock held that all handlers share.
  */
 struct liveupdate_file_ops {
 	bool (*can_preserve)(struct liveupdate_file_handler *handler,
@@ -179,8 +180,10 @@ bool liveupdate_enabled(void);
 
 /*
  * Registers a handler, until it is unregistered, which happens before its module
- * goes. -EINVAL if a callback is missing, -EEXIST if the compatible string is
- * taken, -EOPNOTSUPP without an orchestrator, -ENOMEM.
+ * goes. It and its callbacks stay what they are until then, and until none of its
+ * files is preserved or yet to be finished. -EINVAL if a callback is missing,
+ * -EEXIST if the compatible string is taken, -EOPNOTSUPP without an orchestrator,
+ * -ENOMEM.
  */
 int liveupdate_register_file_handler(struct liveupdate_file_handler *fh);
 void liveupdate_unregister_file_handler(struct liveupdate_file_handler *fh);

@@ -16,11 +16,13 @@
 #include <linux/atomic.h>
 #include <linux/cleanup.h>
 #include <linux/err.h>
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/io.h>
 #include <linux/kexec_handover.h>
 #include <linux/liveupdate.h>
 #include <linux/miscdevice.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
@@ -63,8 +65,6 @@ static void note_free(struct note *note)
 	mutex_destroy(&note->lock);
 	kfree(note);
 }
-
-DEFINE_FREE(note, struct note *, if (_T) note_free(_T))
 
 static int note_open(struct inode *inode, struct file *file)
 {
@@ -126,6 +126,19 @@ static struct miscdevice device = {
 	.fops = &note_fops,
 };
 
+/* ---- Memory of the previous kernel --------------------------------------- */
+
+/*
+ * Takes over the page that the previous kernel preserved at @phys, for the caller
+ * to free: NULL, and a warning of KHO's, if there is none or it was taken before.
+ * The address is input, and may be anything: only KHO knows what is there.
+ */
+static struct folio *take_page(u64 phys)
+{
+	/* KHO looks at the page that an address lies in. */
+	return PAGE_ALIGNED(phys) ? kho_restore_folio(phys) : NULL;
+}
+
 /* ---- What all files share ------------------------------------------------ */
 
 /* With the first file. The address is all that C's interface hands over. */
@@ -148,14 +161,18 @@ static void flb_unpreserve(struct liveupdate_flb_op_args *args)
 /* When somebody asks for the first time. */
 static int flb_retrieve(struct liveupdate_flb_op_args *args)
 {
-	args->obj = phys_to_virt(args->data);
+	struct folio *folio = take_page(args->data);
+
+	if (!folio)
+		return -EINVAL;
+	args->obj = folio_address(folio);
 	return 0;
 }
 
 /* With the last file. */
 static void flb_finish(struct liveupdate_flb_op_args *args)
 {
-	kho_restore_free(args->obj);
+	folio_put(virt_to_folio(args->obj));
 }
 
 static const struct liveupdate_flb_ops flb_ops = {
@@ -173,9 +190,12 @@ static struct liveupdate_flb flb = {
 
 /* ---- The files' handler -------------------------------------------------- */
 
+/* Whether init has made all that it is to make: see there. */
+static bool is_complete;
+
 static bool handler_can_preserve(struct liveupdate_file_handler *handler, struct file *file)
 {
-	return file->f_op == &note_fops;
+	return file->f_op == &note_fops && READ_ONCE(is_complete);
 }
 
 /* The heavy work, while the workload runs: here, only memory is allocated. */
@@ -195,7 +215,10 @@ static void handler_unpreserve(struct liveupdate_file_op_args *args)
 	kho_unpreserve_free(args->private_data);
 }
 
-/* In the kexec: the files can be written to no more. */
+/*
+ * In the kexec. The workload is paused: nothing here keeps it from writing, but what
+ * it writes after this does not go along.
+ */
 static int handler_freeze(struct liveupdate_file_op_args *args)
 {
 	struct note_ser *ser = args->private_data;
@@ -211,27 +234,42 @@ static int handler_freeze(struct liveupdate_file_op_args *args)
 	return 0;
 }
 
+/* Takes the page last: where this fails the page is still there, for finish. */
 static int handler_retrieve(struct liveupdate_file_op_args *args)
 {
-	struct note_ser *ser = phys_to_virt(args->serialized_data);
-	struct note *note __free(note) = note_new();
+	struct note *note = note_new();
+	struct folio *folio;
 	struct file *file;
 
 	if (!note)
 		return -ENOMEM;
-	note->content = *ser;
 	file = anon_inode_getfile(NAME, &note_fops, note, O_RDWR);
-	if (IS_ERR(file))
+	if (IS_ERR(file)) {
+		note_free(note);
 		return PTR_ERR(file);
-	retain_and_null_ptr(note);
+	}
+	folio = take_page(args->serialized_data);
+	if (!folio) {
+		/* Which frees the note. */
+		fput(file);
+		return -EINVAL;
+	}
+	note->content = *(struct note_ser *)folio_address(folio);
+	folio_put(folio);
 	args->file = file;
 	return 0;
 }
 
-/* Whether the file was retrieved or not, nobody needs what was handed over. */
+/* Frees what retrieve did not take, as nobody asked for the file or it failed. */
 static void handler_finish(struct liveupdate_file_op_args *args)
 {
-	kho_restore_free(phys_to_virt(args->serialized_data));
+	struct folio *folio;
+
+	if (args->retrieve_status > 0)
+		return;
+	folio = take_page(args->serialized_data);
+	if (folio)
+		folio_put(folio);
 }
 
 static const struct liveupdate_file_ops handler_ops = {
@@ -276,27 +314,29 @@ static int __init sample_init(void)
 
 	if (err)
 		return err;
+	/*
+	 * From here on files may be retrieved, and they refer to the module. The kernel
+	 * frees a module whose init fails at once, whoever refers to it: so init does not
+	 * fail any more, whatever does. Then there are only the files of the previous
+	 * kernel, which nobody else could finish.
+	 */
 	err = liveupdate_register_flb(&handler, &flb);
+	if (!err) {
+		resume_total();
+		err = misc_register(&device);
+	}
 	if (err)
-		goto no_flb;
-	err = misc_register(&device);
-	if (err)
-		goto no_device;
-	/* The last: an init that has asked for an FLB must not fail. */
-	resume_total();
+		pr_err("no new files, and none can be preserved: %d\n", err);
+	else
+		WRITE_ONCE(is_complete, true);
 	return 0;
-
-no_device:
-	liveupdate_unregister_flb(&handler, &flb);
-no_flb:
-	liveupdate_unregister_file_handler(&handler);
-	return err;
 }
 module_init(sample_init);
 
 static void __exit sample_exit(void)
 {
-	misc_deregister(&device);
+	if (is_complete)
+		misc_deregister(&device);
 	liveupdate_unregister_flb(&handler, &flb);
 	liveupdate_unregister_file_handler(&handler);
 }

@@ -14,7 +14,7 @@ use kernel::{
     miscdevice::MiscDeviceRegistration,
     new_mutex,
     prelude::*,
-    sync::{aref::ARef, Arc, ArcBorrow, Mutex},
+    sync::{aref::ARef, Arc, ArcBorrow, Mutex, SetOnce},
     types::ForeignOwnable,
 };
 use luo::{
@@ -34,10 +34,11 @@ struct NoteSer {
 }
 
 /// Handles the files of the device.
-pub(crate) struct NoteHandler {
-    /// What tells them from other files.
-    operations: Operations,
-}
+pub(crate) struct NoteHandler;
+
+/// What tells them from other files, as soon as there is a device: until then the module's init may
+/// fail, and no file may refer to it.
+static OPERATIONS: SetOnce<Operations> = SetOnce::new();
 
 /// The operations of the device's files.
 ///
@@ -52,24 +53,22 @@ unsafe impl Send for Operations {}
 unsafe impl Sync for Operations {}
 
 impl NoteHandler {
-    /// A handler for files of `device`.
-    pub(crate) fn new(device: &MiscDeviceRegistration<Note>) -> Self {
+    /// From now on there are files, those of `device`.
+    pub(crate) fn begin(device: &MiscDeviceRegistration<Note>) {
         // SAFETY: The device is registered, so that nobody changes it.
         let operations = unsafe { (*device.as_raw()).fops };
         // INVARIANT: Those of a device whose `Ptr` is `Arc<Note>`.
-        Self {
-            operations: Operations(operations),
-        }
+        OPERATIONS.populate(Operations(operations));
     }
 
     /// What is behind `file`, if it is a file of the device.
-    fn note(&self, file: &File) -> Option<Arc<Note>> {
+    fn note(file: &File) -> Option<Arc<Note>> {
         // SAFETY: Neither changes while the file is open.
         let (operations, private) = unsafe {
             let file = file.as_ptr();
             ((*file).f_op, (*file).private_data)
         };
-        if operations != self.operations.0 {
+        if operations != OPERATIONS.as_ref()?.0 {
             return None;
         }
         // SAFETY: By the invariant of `Operations`, an `Arc<Note>`, and the file keeps it.
@@ -77,15 +76,17 @@ impl NoteHandler {
         Some(note.into())
     }
 
-    /// Makes a file of `note`, as if the device had been opened.
-    fn file(&self, note: Arc<Note>) -> Result<ARef<File>> {
+    /// Makes a file of `note`, as if the device had been opened. Before there is one, says what is
+    /// said where there is no handler.
+    fn file(note: Arc<Note>) -> Result<ARef<File>> {
+        let operations = OPERATIONS.as_ref().ok_or(ENOENT)?;
         let private = note.into_foreign();
         // SAFETY: The name ends with a zero, the operations are static, and by the invariant of
         // `Operations` the private data is what they want.
         let file = from_err_ptr(unsafe {
             bindings::anon_inode_getfile(
                 c"luo-sample-rust".as_char_ptr(),
-                self.operations.0,
+                operations.0,
                 private,
                 bindings::O_RDWR as c_int,
             )
@@ -106,13 +107,13 @@ impl FileHandler for NoteHandler {
     }
 
     fn can_preserve(&self, file: &File) -> bool {
-        self.note(file).is_some()
+        Self::note(file).is_some()
     }
 
     fn preserve(&self, file: &ARef<File>) -> Result<KBox<dyn PreservedFile>> {
         let preserved = KBox::pin_init(
             try_pin_init!(PreservedNote {
-                note: self.note(file).ok_or(EINVAL)?,
+                note: Self::note(file).ok_or(EINVAL)?,
                 page <- new_mutex!(PreservedPage::new()?),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -121,19 +122,29 @@ impl FileHandler for NoteHandler {
     }
 
     fn retrieve(&self, data: u64) -> Result<ARef<File>, NotRetrieved> {
+        // Up to where the page is taken all is as it was, and it can be tried again.
+        let taker = Note::new(Content::NOTHING).map_err(NotRetrieved::Untouched)?;
+        let file = Self::file(taker.clone()).map_err(NotRetrieved::Untouched)?;
         let NoteSer { writes, note } = page::take(data)?;
-        Ok(self.file(Note::new(Content { writes, note })?)?)
+        *taker.content.lock() = Content { writes, note };
+        Ok(file)
+    }
+
+    fn can_finish(&self, _data: u64, _outcome: &Outcome) -> bool {
+        // As long as init may fail, nothing comes to an end either.
+        OPERATIONS.as_ref().is_some()
     }
 
     fn finish(&self, data: u64, outcome: &Outcome) {
-        // The page was taken by `retrieve`, or there was nobody to ask for it.
+        // Otherwise `retrieve` has taken the page, or found none.
         if let Outcome::Pending = outcome {
             let _ = page::take::<NoteSer>(data);
         }
     }
 }
 
-/// A file that is preserved. It can be written to until it is frozen.
+/// A file that is preserved. What is written to it after it was frozen does not go along; whoever
+/// starts the next kernel pauses the workload before.
 #[pin_data]
 struct PreservedNote {
     note: Arc<Note>,

@@ -47,16 +47,18 @@ struct SampleModule {
 
 impl kernel::InPlaceModule for SampleModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(&this in Self {
+        // The kernel frees a module whose init fails at once, whoever refers to it. So the device is
+        // the last that may fail, and before there is one the handler makes no files.
+        try_pin_init!(Self {
+            _handler: Registration::new(KBox::new(NoteHandler, GFP_KERNEL)?, module)?,
+            _total: Total::register(module, _handler)?,
             device <- MiscDeviceRegistration::register(MiscDeviceOptions {
                 name: c"luo-sample-rust",
             }),
-            _handler: {
-                // SAFETY: The device was initialized just before.
-                let device = unsafe { &(*this.as_ptr()).device };
-                Registration::new(KBox::new(NoteHandler::new(device), GFP_KERNEL)?, module)?
+            _: {
+                NoteHandler::begin(&device);
+                total::go_on(_total);
             },
-            _total: Total::register(module, _handler)?,
         })
     }
 }
@@ -98,6 +100,12 @@ impl Note {
 }
 
 impl Content {
+    /// What a new file has to say.
+    const NOTHING: Self = Self {
+        writes: 0,
+        note: [0; NOTE_SIZE],
+    };
+
     /// The note, without what fills it up.
     fn text(&self) -> &[u8] {
         let len = self.note.iter().position(|&byte| byte == 0);
@@ -112,10 +120,7 @@ impl MiscDevice for Note {
     type Ptr = Arc<Self>;
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Arc<Self>> {
-        Self::new(Content {
-            writes: 0,
-            note: [0; NOTE_SIZE],
-        })
+        Self::new(Content::NOTHING)
     }
 
     fn read_iter(mut kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {

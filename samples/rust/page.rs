@@ -70,11 +70,16 @@ impl Drop for RestoredPage {
 /// and frees the page. `EINVAL` if there is no such page, or it was taken before.
 pub(crate) fn take<T: FromBytes>(phys: u64) -> Result<T> {
     const { assert!(size_of::<T>() <= PAGE_SIZE) };
+    // KHO goes by the number of the page, and would take any address in it.
+    if phys % PAGE_SIZE as u64 != 0 {
+        return Err(EINVAL);
+    }
     // SAFETY: May be asked for any address, and says no if there is nothing.
     let page = unsafe { bindings::kho_restore_pages(phys, 1) };
     // INVARIANT: KHO gives the only reference to the page to us, once.
     let _page = RestoredPage(NonNull::new(page).ok_or(EINVAL)?);
-    // SAFETY: The page is ours, and in the direct map as all memory that KHO preserves; `T` fits.
+    // SAFETY: The page is ours, and in the direct map as all memory that KHO preserves; `T` fits, from
+    // its start.
     let bytes = unsafe {
         let start = bindings::phys_to_virt(phys).cast::<u8>();
         core::slice::from_raw_parts(start, size_of::<T>())

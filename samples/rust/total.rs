@@ -29,21 +29,30 @@ pub(crate) fn add_one() {
 pub(crate) struct Total;
 
 impl Total {
-    /// Registers the FLB for the files of `handler`, and goes on from what the previous kernel handed
-    /// over, if it did: that does not wait for user space.
+    /// Registers the FLB for the files of `handler`.
     pub(crate) fn register(
         module: &'static ThisModule,
         handler: &handler::Registration,
     ) -> Result<Registration<Self>> {
-        let registration = Registration::new(Self, module, &[handler])?;
-        match registration.incoming() {
-            Ok(previous) => previous.with(|&Before(total)| TOTAL.store(total, Relaxed))?,
-            // After a cold boot, or without any file.
-            Err(err) if err == ENODATA || err == ENOENT => {}
-            // The handler is wanted all the same: who else finishes the files?
-            Err(err) => pr_warn!("what the previous kernel counted is lost: {:?}\n", err),
+        Registration::new(Self, module, &[handler])
+    }
+}
+
+/// Goes on from what the previous kernel handed over, if it did, without waiting for user space. To be
+/// called when the module's init cannot fail any more: what is asked for refers to the module.
+pub(crate) fn go_on(registration: &Registration<Total>) {
+    let before = registration
+        .incoming()
+        .and_then(|previous| previous.with(|&Before(total)| total));
+    match before {
+        // The device is there: files may have been written to already.
+        Ok(total) => {
+            TOTAL.fetch_add(total, Relaxed);
         }
-        Ok(registration)
+        // After a cold boot, or without any file.
+        Err(err) if err == ENODATA || err == ENOENT => {}
+        // The handler is wanted all the same: who else finishes the files?
+        Err(err) => pr_warn!("what the previous kernel counted is lost: {:?}\n", err),
     }
 }
 

@@ -22,15 +22,23 @@
  *
  * Errors of every command:
  *
- * * %ENOTTY: no such command.
- * * %EINVAL: the structure is too short, a reserved field is set, or the command
- *   is not one for this kind of session.
+ * * %EINVAL: the file has no command of this number, which is below 0xA0; or it is
+ *   not one for this kind of session, the structure is too short, or a reserved
+ *   field is set.
+ * * %ENOTTY: the file has no command of this number, which is 0xA0 or more; or it has
+ *   one, but was asked with another type, direction or size than those of
+ *   _IO(%LIVEUPDATE_IOCTL_TYPE, number).
  * * %E2BIG: the structure has something that this kernel does not know.
  * * %EFAULT: the structure cannot be read, or the answer cannot be written. Then
  *   the command has had no effect.
- * * %EOPNOTSUPP: a flag that this kernel does not know.
- * * %ENOENT: no such token, or no such session.
- * * %ENOMEM: no memory.
+ * * %ENOMEM: no memory, or no room for it in the memory cgroup.
+ *
+ * Whether there is a command of 0xA0 or more can be told without an effect. Where
+ * %LIVEUPDATE_IOCTL_GET_INFO, on the device, gives %EINVAL, there are none. Else
+ * call it with a @size of 0: it gives %EINVAL if it is there, %ENOTTY if not.
+ *
+ * Each command has its other errors with it. Documentation/abi.rst has all of them
+ * in a table, with what to do.
  */
 
 /* The ioctl type, see Documentation/userspace-api/ioctl/ioctl-number.rst */
@@ -65,8 +73,8 @@ enum {
  * descriptor is open when reboot(LINUX_REBOOT_CMD_KEXEC) is called. Closing it
  * undoes all that was done by it.
  *
- * Errors: %EINVAL for a bad name, %EEXIST for one that is taken, %EMFILE,
- * %ENFILE, %ENOSPC for too many sessions.
+ * Errors: %EINVAL for a bad name, %EEXIST for one that another session of this
+ * kernel has, %EMFILE, %ENFILE, %ENOSPC for too many sessions.
  */
 struct liveupdate_ioctl_create_session {
 	__u32		size;
@@ -111,9 +119,13 @@ struct liveupdate_ioctl_retrieve_session {
  *
  * Errors: %EEXIST if the token is used, %EBADF, %ENOENT for a file of a type
  * that no handler takes, %EBUSY for a file that is preserved already or a session
- * that is prepared, %ENOSPC for too many files, %EINTR, and those of the file's
+ * that is prepared, %ENOSPC for too many files, %ENODEV while the module of an FLB
+ * that the file depends on is being removed, %EINTR, and those of the file's
  * handler. For a memfd: %EFBIG if it has 2^32 pages or more, %EOPNOTSUPP for an
- * unknown seal.
+ * unknown seal, %EIO if a page that is swapped out cannot be read, %EHWPOISON if
+ * the hardware has lost one, %ENOMEM also if
+ * a page is in the way of the next kernel, and somebody uses it and does not let go
+ * of it for about half a second.
  */
 struct liveupdate_session_preserve_fd {
 	__u32		size;
@@ -136,7 +148,11 @@ struct liveupdate_session_preserve_fd {
  *
  * Errors: %ENOENT if there is no such token, or no handler for the file is
  * loaded (then it can be asked for again later), %EBUSY if the session is ordered
- * and it is another file's turn, %EMFILE, %ENFILE, and those of the handler.
+ * and it is another file's turn, %EMFILE, %ENFILE, and those of the handler. For a
+ * memfd: %ENOMEM, %ENOSPC or %ENFILE if it could not be made (these can be asked for
+ * again); and, final, %EINVAL if what was handed over is damaged, %EOPNOTSUPP if it
+ * has a seal that this kernel does not know, %ENOMEM if there was no memory for half
+ * a minute.
  */
 struct liveupdate_session_retrieve_fd {
 	__u32		size;
@@ -155,7 +171,8 @@ struct liveupdate_session_retrieve_fd {
  * Files that were retrieved are ordinary ones from then on; those that were not
  * are gone.
  *
- * Errors: %EBUSY if one of the files is not ready. Then nothing was finished.
+ * Errors: %EBUSY if one of the files is not ready: its handler says so, or is not
+ * loaded. Then nothing was finished.
  */
 struct liveupdate_session_finish {
 	__u32		size;
@@ -308,8 +325,8 @@ struct liveupdate_ioctl_list_sessions {
  * @reserved:	in: zero
  * @token:	in: what it was called
  *
- * Errors: %ENOENT, %EBUSY if the session is prepared, or if it is ordered and the
- * file is not the last one.
+ * Errors: %ENOENT if there is no such token, %EBUSY if the session is prepared, or
+ * if it is ordered and the file is not the last one.
  */
 struct liveupdate_session_unpreserve_fd {
 	__u32		size;
@@ -330,7 +347,9 @@ struct liveupdate_session_unpreserve_fd {
  * session or taken out of it from then on, until %LIVEUPDATE_SESSION_CANCEL. A
  * kexec does not need it: the same is checked then.
  *
- * Errors: those of the file's handler. Then nothing has changed.
+ * Errors: those of the file's handler. Then nothing has changed. For a memfd:
+ * %ENOMEM, %EIO, %EHWPOISON and %EINTR, as %LIVEUPDATE_SESSION_PRESERVE_FD gives them, for pages
+ * that came into holes since.
  */
 struct liveupdate_session_prepare {
 	__u32		size;
@@ -418,6 +437,8 @@ struct liveupdate_session_list_fds {
  * %LIVEUPDATE_SESSION_F_ORDERED: RETRIEVE_FD takes only the next file in the order
  * of preservation, and UNPRESERVE_FD only the last. Not handed over: the next
  * kernel's user sets it again.
+ *
+ * Errors: %EOPNOTSUPP for a flag that this kernel does not know.
  */
 struct liveupdate_session_set_flags {
 	__u32		size;

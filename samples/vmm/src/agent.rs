@@ -34,6 +34,8 @@ pub struct Agent {
     name: SessionName,
     state: File,
     session: Option<OutgoingSession>,
+    /// The session that the guest came in, if it could not be finished yet.
+    unfinished: Option<IncomingSession>,
 }
 
 impl Agent {
@@ -49,12 +51,14 @@ impl Agent {
             name,
             state,
             session: None,
+            unfinished: None,
         })
     }
 
     /// The agent of the guest that the previous kernel handed on, which goes on at once.
     ///
-    /// If this fails, the memory is as it was. It is lost only when nobody else holds the session.
+    /// If this fails, the guest has not gone on, and its state is as it was: it can be tried again by whoever else holds
+    /// the session. Where nobody does the guest is lost.
     pub fn take_over(kvm: &Kvm, session: IncomingSession, on_end: &OnEnd) -> Result<Self> {
         let ram = session.retrieve(RAM_TOKEN).context("the guest's memory")?;
         let state = File::from(session.retrieve(STATE_TOKEN).context("the guest's state")?);
@@ -69,16 +73,31 @@ impl Agent {
             name: session.name()?,
             state,
             session: None,
+            unfinished: None,
         };
         agent.resume()?;
         log!(
             "the guest goes on; it stood still for {:.0} ms",
             saved.paused_for_ms()
         );
-        // The guest need not wait for this: what it touches comes by itself.
-        session.finish().context("finishing the session")?;
-        log!("finished the session");
+        // The guest need not wait for this: what it touches comes by itself. Nor is it to end because of this.
+        agent.unfinished = Some(session);
+        if let Err(err) = agent.finish() {
+            log!("{err:#}. The guest goes on, its files stay in the session, and the next `preserve` tries again");
+        }
         Ok(agent)
+    }
+
+    /// Ends the session that the guest came in, unless that is done. As long as it is not, its files cannot be preserved.
+    fn finish(&mut self) -> Result<()> {
+        if let Some(session) = &self.unfinished {
+            session
+                .finish()
+                .context("finishing the session that the guest came in")?;
+            self.unfinished = None;
+            log!("finished the session");
+        }
+        Ok(())
     }
 
     /// A word on where it stands.
@@ -95,6 +114,7 @@ impl Agent {
     /// Puts the guest into a session, while it runs.
     pub fn preserve(&mut self) -> Result<()> {
         if self.session.is_none() {
+            self.finish()?;
             log!("preserving memory and state");
             let session = Device::open()?.create_session(self.name.as_bytes())?;
             session
@@ -133,9 +153,11 @@ impl Agent {
         written.map(Some)
     }
 
-    /// Lets the guest go on.
+    /// Lets the guest go on. If this fails, none of it has gone on.
     pub fn resume(&mut self) -> Result<()> {
         if !self.running {
+            // Before the state is wiped: it is all that the guest could go on from another time.
+            self.vm.ensure_can_run()?;
             // From here on it would be the state of a guest that has gone on.
             self.state
                 .write_all_at(&[0; blob::HEADER_SIZE], 0)
@@ -146,8 +168,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Starts the next kernel, which must be loaded, with this guest handed on. Returns only if that failed, and the
-    /// guest goes on by then.
+    /// Starts the next kernel, which must be loaded, with this guest handed on. Returns only if that failed. The guest
+    /// goes on by then, unless it was paused before.
     pub fn update(&mut self) -> Result<()> {
         self.preserve()?;
         let prepared = self.prepare()?;
@@ -155,12 +177,17 @@ impl Agent {
         if let (true, Some(session)) = (prepared, &self.session) {
             session.cancel()?;
         }
-        match refused? {
+        let refused = refused?;
+        let guest = if self.running {
+            "The guest goes on"
+        } else {
+            "The guest stays paused"
+        };
+        match refused {
             Err(errno) => bail!(
-                "the kernel refuses the kexec: {errno}; its log says why. Is a kernel loaded (kexec -s -l)? \
-                 The guest goes on"
+                "the kernel refuses the kexec: {errno}; its log says why. Is a kernel loaded (kexec -s -l)? {guest}"
             ),
-            Ok(()) => bail!("reboot() came back without an error. The guest goes on"),
+            Ok(()) => bail!("reboot() came back without an error. {guest}"),
         }
     }
 

@@ -5,7 +5,7 @@
 use crate::kick::{self, Target};
 use crate::serial::Ports;
 use crate::vcpu::VcpuState;
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::sync::Arc;
@@ -54,6 +54,16 @@ impl Runner {
             orders: Some(orders),
             thread: Some(thread),
         })
+    }
+
+    /// Fails if there is no thread any more. One that stands still does not end by itself.
+    pub fn ensure_can_run(&self) -> Result<()> {
+        let is_there = |thread: &JoinHandle<()>| !thread.is_finished();
+        ensure!(
+            self.thread.as_ref().is_some_and(is_there),
+            "a vCPU's thread is gone"
+        );
+        Ok(())
     }
 
     /// Lets it run.

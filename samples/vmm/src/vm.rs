@@ -121,7 +121,12 @@ impl Vm {
         })
     }
 
-    /// Lets it run.
+    /// Fails if [`Self::run`] would, with nothing done. For one that stands still.
+    pub fn ensure_can_run(&self) -> Result<()> {
+        self.runners.iter().try_for_each(Runner::ensure_can_run)
+    }
+
+    /// Lets it run. A part of it may have when this fails.
     pub fn run(&self) -> Result<()> {
         self.runners.iter().try_for_each(Runner::run)
     }
