@@ -83,7 +83,12 @@ pub enum Error {
     /// The session is [ordered](crate::SessionFlags::ORDERED) and another token's turn has come.
     #[error("it is not the turn of token {0:#x} in this ordered session")]
     OutOfOrder(u64),
-    /// The file could not be rebuilt. It is of no use to try again; other files are unaffected.
+    /// No module that is loaded can rebuild the file: once there is one, the same command works.
+    #[error("no handler is there for the file with token {0:#x}")]
+    NoHandler(u64),
+    /// The file could not be rebuilt; other files are unaffected. Where its memory could not be had,
+    /// or an errno of the handler's own says so, it is worth another try, and does no harm anyhow: one
+    /// that is lost gives the same answer again.
     #[error("the file with token {token:#x} could not be rebuilt")]
     RetrieveFailed {
         /// The file.
@@ -139,7 +144,10 @@ impl Error {
             Self::HandoverUnreadable => Errno::IO,
             Self::InvalidName(_) | Self::AlreadyRetrieved(_) | Self::WrongKind => Errno::INVAL,
             Self::NameTaken(_) | Self::TokenUsed(_) => Errno::EXIST,
-            Self::NoSuchSession(_) | Self::NoSuchToken(_) | Self::UnsupportedFile => Errno::NOENT,
+            Self::NoSuchSession(_)
+            | Self::NoSuchToken(_)
+            | Self::NoHandler(_)
+            | Self::UnsupportedFile => Errno::NOENT,
             Self::NotASession | Self::Unsupported(_) => Errno::NOTTY,
             Self::BadDescriptor => Errno::BADF,
             Self::UnsupportedProperty | Self::UnknownFlag => Errno::OPNOTSUPP,

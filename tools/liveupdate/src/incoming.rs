@@ -27,16 +27,26 @@ impl IncomingSession {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchToken`]; [`Error::OutOfOrder`] if the session is ordered;
+    /// [`Error::NoSuchToken`], also for want of a handler where the orchestrator cannot list its files;
+    /// else [`Error::NoHandler`]; [`Error::OutOfOrder`] if the session is ordered;
     /// [`Error::TooManyFiles`], which leaves everything as it was; [`Error::RetrieveFailed`].
     pub fn retrieve(&self, token: u64) -> Result<OwnedFd> {
         let mut command = SessionRetrieveFd {
             token,
             ..SessionRetrieveFd::default()
         };
-        raw::call(self, &mut command).map_err(|errno| retrieve_error(token, errno))?;
+        raw::call(self, &mut command).map_err(|errno| match retrieve_error(token, errno) {
+            Error::NoSuchToken(_) if self.has(token) => Error::NoHandler(token),
+            error => error,
+        })?;
         // SAFETY: The kernel has just made this descriptor, for nobody else.
         Ok(unsafe { owned(command.fd) })
+    }
+
+    /// Whether it is said to have a file.
+    fn has(&self, token: u64) -> bool {
+        self.files()
+            .is_ok_and(|files| files.iter().any(|file| file.token == token))
     }
 
     /// Ends the session: the kernel no longer holds on to the files that were retrieved, and drops

@@ -8,6 +8,7 @@ use rustix::fs::{seek, SeekFrom};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +63,9 @@ impl Target {
                 "let a command take it: luoctl retrieve NAME TOKEN -- COMMAND",
             ));
         }
+        // To look for holes moves the position, which is handed over, too, and is whoever's takes the file next.
+        let source =
+            &File::open(format!("/proc/self/fd/{}", source.as_raw_fd())).map_err(failed)?;
         let size = metadata.len();
         let progress = Progress::bytes(size, &self.path.display().to_string());
         let mut at = 0;
@@ -85,10 +89,17 @@ impl Target {
                 progress.advance(wanted as u64);
             }
         }
+        // What is lost in a power failure right after this cannot be retrieved again: not its name,
+        // either.
         match self.is_new {
-            // What is lost in a power failure right after this cannot be retrieved again.
-            true => self.file.set_len(size).and_then(|()| self.file.sync_all()),
-            false => self.write_zeros(size - at),
+            true => self
+                .file
+                .set_len(size)
+                .and_then(|()| self.file.sync_all())
+                .and_then(|()| self.sync_folder()),
+            false => self
+                .write_zeros(size - at)
+                .and_then(|()| self.sync_device()),
         }
         .map_err(failed)
     }
@@ -102,6 +113,22 @@ impl Target {
     /// Leaves the file there.
     pub fn done(mut self) {
         self.is_new = false;
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = match self.path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        std::fs::File::open(folder)?.sync_all()
+    }
+
+    /// Of a block device, that is: a pipe has nothing to wait for.
+    fn sync_device(&self) -> io::Result<()> {
+        match self.file.sync_all() {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            result => result,
+        }
     }
 
     fn write_zeros(&self, count: u64) -> io::Result<()> {
@@ -152,8 +179,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let target = Target::create(&path).unwrap();
-        target.fill(&source()).unwrap();
+        let source = source();
+        seek(&source, SeekFrom::Start(77)).unwrap();
+        target.fill(&source).unwrap();
         target.done();
+        assert_eq!(seek(&source, SeekFrom::Current(0)).unwrap(), 77);
         let out = std::fs::read(&path).unwrap();
         assert_eq!(out.len(), 8 << 20);
         assert_eq!(&out[3 << 20..][..12], b"in the midst");
@@ -187,6 +217,14 @@ mod tests {
         assert!(failure.next.starts_with("make room"), "{failure}");
         drop(full);
         assert!(Path::new("/dev/full").exists());
+    }
+
+    #[test]
+    fn a_device_gets_it_as_well() {
+        let null = Target::create(Path::new("/dev/null")).unwrap();
+        null.fill(&source()).unwrap();
+        drop(null);
+        assert!(Path::new("/dev/null").exists());
     }
 
     #[test]

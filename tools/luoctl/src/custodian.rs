@@ -57,22 +57,35 @@ impl Custodian {
             Failure::io("cannot start the custodian", error, next)
         };
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
-        let child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        command
             .arg0("luoctl")
             .arg(COMMAND)
             .arg(OsStr::from_bytes(name.as_bytes()))
             .current_dir("/")
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(failed)?;
-        let custodian = Self {
-            pid: child.id(),
+            .stderr(Stdio::null());
+        // SAFETY: It does nothing but to fork and to end.
+        unsafe { command.pre_exec(leave_to_init) };
+        // Nobody is there to be waited for where SIGCHLD is ignored.
+        let _ = command.spawn().map_err(failed)?.wait();
+        // With our copy of the other end: that it closes is how we learn that the custodian is gone.
+        drop(command);
+        let mut custodian = Self {
+            pid: 0,
             control: control.into(),
         };
         custodian.hear(word::READY)?;
+        custodian.pid = custodian.hear_pid().map_err(failed)?;
         Ok(custodian)
+    }
+
+    fn hear_pid(&self) -> io::Result<u32> {
+        let mut pid = [0; 4];
+        let mut control = std::fs::File::from(self.control.try_clone()?);
+        io::Read::read_exact(&mut control, &mut pid)?;
+        Ok(u32::from_ne_bytes(pid))
     }
 
     /// Gives it a descriptor of the session.
@@ -118,6 +131,17 @@ impl Custodian {
     }
 }
 
+/// Goes on as a grandchild. What luoctl becomes is not to have a child that it knows nothing of, and a zombie in the end.
+fn leave_to_init() -> io::Result<()> {
+    // SAFETY: The process has one thread, and both halves do only what they may do between fork and exec.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(()),
+        // SAFETY: It does not return.
+        _ => unsafe { libc::_exit(0) },
+    }
+}
+
 /// Ends a custodian, and returns when it is gone.
 pub fn end(custodian: &Process) -> Result<()> {
     let run = || -> io::Result<()> {
@@ -147,6 +171,7 @@ pub fn run() -> Result<()> {
     let mut then = None;
     // That nobody hears it shows in what is received next.
     let _ = send(control.as_fd(), word::READY, None);
+    let _ = rustix::io::write(&control, &std::process::id().to_ne_bytes());
     while let Ok(Some((word, fd))) = receive(control.as_fd()) {
         match word {
             word::TAKE => session = fd.and_then(|fd| Session::identify(fd).ok()),

@@ -118,6 +118,10 @@ impl From<Error> for Failure {
             Error::NoSuchSession(_) | Error::NoSuchToken(_) => {
                 (Status::NotFound, "`luoctl list` shows what there is")
             }
+            Error::NoHandler(_) => (
+                Status::Failed,
+                "insert the module that handles this type, and try again: `luoctl list` shows the type",
+            ),
             Error::AlreadyRetrieved(_) => (
                 Status::Failed,
                 "`luoctl list` shows who holds it: end that process, or ask it for the files",

@@ -79,8 +79,8 @@ pub struct EndAtOnce(Arc<Mutex<Plan>>);
 #[derive(Debug, Default)]
 struct Plan {
     armed: bool,
-    /// A file that is not yet complete.
-    remove: Option<PathBuf>,
+    /// Files that are not complete yet, or not without the others.
+    remove: Vec<PathBuf>,
 }
 
 impl EndAtOnce {
@@ -88,14 +88,14 @@ impl EndAtOnce {
     pub fn arm(state: &'static str) -> Result<Self> {
         let plan = Arc::new(Mutex::new(Plan {
             armed: true,
-            remove: None,
+            remove: Vec::new(),
         }));
         let by_thread = Arc::clone(&plan);
         on_signal(move || {
             // Held until the end: whoever changes the plan does it before or not at all.
             let plan = by_thread.lock().unwrap_or_else(PoisonError::into_inner);
             if plan.armed {
-                if let Some(path) = &plan.remove {
+                for path in &plan.remove {
                     let _ = std::fs::remove_file(path);
                 }
                 let failure = interrupted(state);
@@ -111,9 +111,14 @@ impl EndAtOnce {
         self.plan().armed = false;
     }
 
-    /// This file, and no other any more, is to be removed then.
-    pub fn remove(&self, path: Option<&Path>) {
-        self.plan().remove = path.map(Path::to_path_buf);
+    /// This file is to be removed then, too.
+    pub fn remove(&self, path: &Path) {
+        self.plan().remove.push(path.into());
+    }
+
+    /// No file is to be removed any more.
+    pub fn keep_all(&self) {
+        self.plan().remove.clear();
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {

@@ -58,11 +58,11 @@ impl Machine {
     #[must_use]
     pub fn handlers(&self) -> Option<Vec<Handler>> {
         let text = fs::read_to_string(self.debugfs()?.join("luo/handlers")).ok()?;
-        // "memfd-v2" files 3
+        // [memfd-v2] files 3
         let handler = |line: &str| {
             let (format, files) = line.rsplit_once(" files ")?;
             Some(Handler {
-                format: format.trim_matches('"').to_string(),
+                format: format.strip_prefix('[')?.strip_suffix(']')?.to_string(),
                 files: files.trim().parse().ok()?,
             })
         };
@@ -131,7 +131,7 @@ pub(crate) mod tests {
         ),
         (
             "sys/kernel/debug/luo/handlers",
-            "\"luo-memfd-v1\" files 3\n\"memfd-v2\" files 0\n",
+            "[memfd-extents-v2] files 3\n[memfd-v2] files 0\n",
         ),
         ("sys/module/luo/refcnt", "1\n"),
     ];
@@ -147,7 +147,7 @@ pub(crate) mod tests {
         assert_eq!(machine.parameter("kho").as_deref(), Some("on"));
         let handlers = machine.handlers().unwrap();
         assert_eq!(handlers.len(), 2);
-        assert_eq!(handlers[0].format, "luo-memfd-v1");
+        assert_eq!(handlers[0].format, "memfd-extents-v2");
         assert_eq!(handlers[0].files, 3);
     }
 

@@ -98,13 +98,19 @@ fn not(
 
 const DEBUGFS: &str = "mount -t debugfs debugfs /sys/kernel/debug, as root, to see it";
 
+/// Whether a word switches something on, as the kernel's kstrtobool() has it: by its first letters.
+fn is_on(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    word.starts_with(['1', 'y', 't']) || word.starts_with("on")
+}
+
 fn handover(machine: &Machine) -> Finding {
     const WHAT: &str = "Kexec HandOver";
     let boot = "boot a kernel with CONFIG_KEXEC_HANDOVER with kho=on on its command line";
     match (machine.has_kho(), machine.parameter("kho").as_deref()) {
         (Some(true), _) => good(WHAT, "on"),
         (Some(false), _) => not(WHAT, Verdict::Missing, "off", boot),
-        (None, Some("on" | "1" | "y")) => good(WHAT, "asked for on the kernel command line"),
+        (None, Some(word)) if is_on(word) => good(WHAT, "asked for on the kernel command line"),
         (None, Some(_)) => not(
             WHAT,
             Verdict::Missing,
@@ -267,11 +273,17 @@ mod tests {
             "\
 ok  Kexec HandOver  on
 ok  orchestrator    luo.ko 0.1
-ok  file types      luo-memfd-v1, memfd-v2
+ok  file types      memfd-extents-v2, memfd-v2
 ok  scratch area    144.00 MiB in 2 parts, the largest 128.00 MiB: the next kernel and its initrd must fit
 ok  next kernel     loaded
 ready for a live update"
         );
+    }
+
+    #[test]
+    fn a_switch_is_read_as_the_kernel_reads_it() {
+        assert!(["1", "y", "Yes", "true", "on", "ON"].into_iter().all(is_on));
+        assert!(!["0", "n", "off", "o", "false", ""].into_iter().any(is_on));
     }
 
     #[test]

@@ -68,11 +68,16 @@ fn retrieve(args: &cli::Retrieve, custody: &mut Custody, interruption: &EndAtOnc
             return Err(Error::NoSuchToken(file.token).into());
         }
     }
+    let mut copies = Vec::new();
     for file in &args.files {
         if let Some(path) = &file.path {
-            custody.copy(file.token, path, interruption)?;
+            copies.push(custody.copy(file.token, path, interruption)?);
         }
     }
+    // All of them or none, so that the same command can be run again. From here on they stay, whatever happens: they may
+    // soon be all that there is.
+    interruption.keep_all();
+    copies.into_iter().for_each(Target::done);
     let named: Vec<u64> = args.files.iter().map(|file| file.token).collect();
     let copied = |token: &u64| {
         args.files
@@ -104,7 +109,7 @@ fn retrieve(args: &cli::Retrieve, custody: &mut Custody, interruption: &EndAtOnc
     let left = there.map(|there| there.iter().filter(|token| !taken(token)).count());
     let finish = args.finish || left == Some(0);
     if !args.command.is_empty() {
-        return Err(custody.become_command(&args.command, &for_command, finish));
+        return Err(custody.become_command(&args.command, &for_command, finish, interruption));
     }
     if finish {
         custody.finish()?;
@@ -159,16 +164,16 @@ impl Custody {
         file.map_err(|error| Failure::from(error).about(format_args!("token {token:#x}")))
     }
 
-    fn copy(&self, token: u64, path: &Path, interruption: &EndAtOnce) -> Result<()> {
+    fn copy(&self, token: u64, path: &Path, interruption: &EndAtOnce) -> Result<Target> {
         let target = Target::create(path)?;
-        interruption.remove(target.new_path());
+        if let Some(path) = target.new_path() {
+            interruption.remove(path);
+        }
         let source = File::from(self.file(token)?);
         target
             .fill(&source)
             .map_err(|failure| failure.about(format_args!("token {token:#x}")))?;
-        interruption.remove(None);
-        target.done();
-        Ok(())
+        Ok(target)
     }
 
     fn finish(&self) -> Result<()> {
@@ -182,10 +187,20 @@ impl Custody {
         words: &[std::ffi::OsString],
         tokens: &[u64],
         finish: bool,
+        interruption: &EndAtOnce,
     ) -> Failure {
-        match self.prepare_command(words, tokens, finish) {
+        match self.prepare_command(words, tokens) {
             Err(failure) => failure,
             Ok(mut command) => {
+                // From here on to end is to have the session finished: nobody is to read that it is held.
+                interruption.disarm();
+                let told = match finish {
+                    true => self.custodian.finish_then(),
+                    false => Ok(()),
+                };
+                if let Err(failure) = told {
+                    return failure;
+                }
                 interrupt::unblock();
                 let error = command.exec();
                 // It has become nothing, so the session is not to be finished. If the custodian cannot be told, it is
@@ -203,12 +218,7 @@ impl Custody {
         }
     }
 
-    fn prepare_command(
-        &mut self,
-        words: &[std::ffi::OsString],
-        tokens: &[u64],
-        finish: bool,
-    ) -> Result<Command> {
+    fn prepare_command(&mut self, words: &[std::ffi::OsString], tokens: &[u64]) -> Result<Command> {
         let mut mappings = Vec::new();
         for (child_fd, &token) in (LISTEN_FDS_START..).zip(tokens) {
             let parent_fd = self.file(token)?;
@@ -237,9 +247,6 @@ impl Custody {
         command
             .fd_mappings(mappings)
             .map_err(|error| failed(std::io::Error::other(error)))?;
-        if finish {
-            self.custodian.finish_then()?;
-        }
         Ok(command)
     }
 }

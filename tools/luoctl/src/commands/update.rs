@@ -101,7 +101,11 @@ impl Sessions {
         match &self.listed {
             Some(listed) => listed
                 .iter()
-                .filter(|info| (info.state != State::Updated) == outgoing)
+                .filter(|info| match info.state {
+                    // One without files is finished, or had none: there is nothing to lose.
+                    State::Updated => !outgoing && info.files != 0,
+                    _ => outgoing,
+                })
                 .map(|info| &info.name)
                 .collect(),
             None => self
