@@ -11,10 +11,11 @@ debian_mirror() {
 	local mirror
 	[ -e "$debian_keyring" ] || die "$debian_keyring is missing: downloads could not be verified" \
 		"Install the package debian-archive-keyring."
-	# The security archive has another layout and not all suites.
+	# Not of others who offer packages for Debian, whose Origin is another; nor the security
+	# archive, whose Label is: it has another layout and not all suites.
 	# shellcheck disable=SC2016 # apt's own variable
-	mirror=$(apt-get indextargets --format '$(SITE)' | grep -v security | sort -u | head -n 1) || true
-	[ -n "$mirror" ] || die "apt on this host has no mirror to take $1 from" \
-		"Add a Debian mirror to its sources."
+	mirror=$(apt-get indextargets --format '$(SITE)' 'Origin: Debian' 'Label: Debian' | sort -u | head -n 1) || true
+	[ -n "$mirror" ] || die "apt on this host has no mirror of Debian to take $1 from" \
+		"Add one to its sources, and run apt-get update."
 	printf '%s\n' "$mirror"
 }

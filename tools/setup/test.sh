@@ -15,8 +15,8 @@ setup=$(cd "$(dirname "$0")" && pwd)
 top=$(mktemp -d)
 trap 'rm -rf "$top"' EXIT
 unset LINUX_SRC KDIR LLVM RUST_LIB_SRC LIBCLANG_PATH BINDGEN CARGO_TARGET_DIR
-
-passed=0 failed=0
+# shellcheck source=.ci/cases.sh
+. "$setup/../../.ci/cases.sh"
 
 # ---- What each case finds ------------------------------------------------------
 #
@@ -60,7 +60,12 @@ finished_build() {
 	touch "$1/Makefile" "$1/Kconfig" "$1/include/generated/autoconf.h" "$1/scripts/mod/modpost" "$1/arch/x86/boot/bzImage"
 	printf 'CONFIG_%s=y\n' MODULES RUST KEXEC_FILE KEXEC_HANDOVER SHMEM MEMFD_CREATE >"$1/include/config/auto.conf"
 	echo "CONFIG_RUSTC_VERSION_TEXT=rustc 1.90.0 (fake)" >>"$1/include/config/auto.conf"
-	printf '0x0\tregister_kexec_prepare_notifier\tvmlinux\tEXPORT_SYMBOL_GPL\t\n' >"$1/Module.symvers"
+	printf '0x0\t%s\tvmlinux\tEXPORT_SYMBOL_GPL\tmodule:luo\n' register_kexec_prepare_notifier kho_keep rust_helper_memfd_move \
+		>"$1/Module.symvers"
+	# What it was patched with: of the first three one is renamed, and one moved.
+	printf '+EXPORT_SYMBOL_FOR_MODULES(%s, "luo");\n' register_kexec_prepare_notifier kho_hold memfd_move >"$clone/patches/0002-a.patch"
+	printf '%sEXPORT_SYMBOL_FOR_MODULES(%s, "luo");\n' - kho_hold + kho_keep + memfd_move - memfd_move \
+		>"$clone/patches/0003-b.patch"
 }
 
 rustc_is() {
@@ -144,6 +149,21 @@ rust_sources_not_to_be_had() {
 	apt_that_works
 	run rust-src
 	fails_saying "no rust-src 1.90.0" "sources of rustc 1.90.0 are not to be had" "rustup component add rust-src"
+}
+
+rust_sources_in_a_broken_package() {
+	echo rubbish >"$top/case/rust.deb"
+	fake apt-get <<-'END'
+		#!/bin/sh
+		case $* in
+		*indextargets*) echo mirror:/debian ;;
+		*download*) cp "${log%/*}/rust.deb" rust-src_1.90.0-1_all.deb ;;
+		esac
+	END
+	printf '#!/bin/sh\necho "rust-src | 1.90.0-1 | mirror"\n' | fake apt-cache
+	run rust-src
+	fails_saying "cannot unpack" "run this again" || return
+	is "$(find "$cache/downloads" -maxdepth 1 -name '*.deb')" ""
 }
 
 rust_sources_beside_the_compiler() {
@@ -238,6 +258,27 @@ download_breaks_off() {
 	fails_saying "cannot download linux-source-7.3 7.3.9-1" "Is there a network?" || return
 	run kernel-source
 	fails_saying "cannot download linux-source-7.3 7.3.9-1"
+}
+
+# Of several sources, the one that is Debian's: not a third party's, nor the security archive.
+download_from_debian() {
+	fake apt-get <<-'END'
+		#!/bin/sh
+		case $* in
+		*indextargets*"Origin: Debian Label: Debian") echo mirror:/debian ;;
+		*indextargets*"Origin: Debian"*) printf 'mirror:/%s\n' archive debian ;;
+		*indextargets*) printf 'mirror:/%s\n' another archive debian ;;
+		*) exit 100 ;;
+		esac
+	END
+	run kernel-source
+	fails_saying "from mirror:/debian"
+}
+
+download_without_debian() {
+	printf '#!/bin/sh\ncase $* in *"Origin: Debian"*) ;; *) echo mirror:/another ;; esac\n' | fake apt-get
+	run kernel-source
+	fails_saying "no mirror of Debian" "apt-get update"
 }
 
 # An apt that has a package with $tree in it.
@@ -469,6 +510,42 @@ build_by_two_at_once() {
 	succeeds && is "$(builds "$tree")" 1
 }
 
+# A clone and a tree, as far as the one is put inside the other.
+repository_and_place() {
+	mkdir -p "$clone"/{src,include,tests/modules} "$tree/kernel/liveupdate"
+	touch "$clone"/{Kbuild,Kconfig,src/luo.rs,tests/modules/Kconfig}
+	echo 'obj-y += other.o' >"$tree/kernel/liveupdate/Makefile"
+	printf 'menu "Live update"\nendmenu\n' >"$tree/kernel/liveupdate/Kconfig"
+	printf 'CONFIG_INSIDE=y\n' >"$clone/tools/kernel/intree.config"
+}
+
+inside_and_again() {
+	repository_and_place
+	run kernel-intree "$tree" intree
+	succeeds || return
+	local copy
+	copy=$(dirname "$(result)")/linux
+	grep -q LIVEUPDATE_RUST "$copy/kernel/liveupdate/Makefile" || wrong "not hooked in" || return
+	[ -e "$copy/kernel/liveupdate/rust/src/luo.rs" ] || wrong "no repository inside" || return
+	# It goes on being the same when a file of the repository goes.
+	rm "$clone/src/luo.rs"
+	touch "$clone/src/other.rs" "$copy/mark"
+	run kernel-intree "$tree" intree
+	succeeds && [ -e "$copy/mark" ] || wrong "copied anew" || return
+	[ ! -e "$copy/kernel/liveupdate/rust/src/luo.rs" ] || wrong "a file stays that the repository has no more"
+}
+
+inside_a_tree_that_lost_a_file() {
+	repository_and_place
+	run kernel-intree "$tree" intree
+	succeeds || return
+	local copy
+	copy=$(dirname "$(result)")/linux
+	rm "$copy/kernel/file.c"
+	run kernel-intree "$tree" intree
+	succeeds && is "$(cat "$copy/kernel/file.c")" "$(cat "$tree/kernel/file.c")"
+}
+
 # ---- KDIR and the whole ---------------------------------------------------------------
 
 kdir_is_no_folder() { run kdir "$top/nowhere"; fails_saying "KDIR=$top/nowhere is not a folder"; }
@@ -490,6 +567,23 @@ kdir_is_not_patched() {
 	: >"$top/case/build/Module.symvers"
 	run kdir "$top/case/build"
 	fails_saying "built without the patches" "patches/*.patch"
+}
+kdir_is_fine() {
+	finished_build "$top/case/build"
+	run kdir "$top/case/build"
+	succeeds && is "$output" "$top/case/build"
+}
+kdir_has_older_patches() {
+	finished_build "$top/case/build"
+	sed -i '/kho_keep/d; /memfd_move/d' "$top/case/build/Module.symvers"
+	run kdir "$top/case/build"
+	fails_saying "it lacks kho_keep memfd_move" "patches/*.patch"
+}
+kdir_and_no_patches() {
+	finished_build "$top/case/build"
+	rm "$clone"/patches/*
+	run kdir "$top/case/build"
+	fails_saying "no patches" "is this clone complete?"
 }
 kdir_of_another_rustc() {
 	finished_build "$top/case/build"
@@ -587,34 +681,25 @@ root_without_network() {
 # ---- Running them -----------------------------------------------------------------------
 
 cases="
-no_rustc rustc_too_old rust_sources_not_to_be_had rust_sources_beside_the_compiler
+no_rustc rustc_too_old rust_sources_not_to_be_had rust_sources_in_a_broken_package
+rust_sources_beside_the_compiler
 bindgen_is_too_old_and_cargo_fails bindgen_of_an_interrupted_run
 packages_all_there packages_missing_without_apt packages_missing_with_apt
 packages_that_apt_cannot_install packages_neither_root_nor_sudo
-download_without_network download_breaks_off kernel_from_a_package kernel_package_is_broken
+download_without_network download_breaks_off download_from_debian download_without_debian
+kernel_from_a_package kernel_package_is_broken
 tree_is_no_folder tree_is_no_kernel tree_is_another_version tree_is_copied_and_patched
 tree_is_patched_already tree_is_patched_and_compiled_in_place patch_does_not_apply
 no_patches_in_the_clone no_room_for_the_tree tree_of_an_interrupted_run tree_that_lost_a_file
 build_and_again build_key build_with_an_option_that_is_not build_with_an_option_that_stays
 build_by_clang build_without_rust build_fails no_room_for_the_build build_goes_on_where_it_stopped
 build_cannot_go_on build_with_a_damaged_image build_by_two_at_once
+inside_and_again inside_a_tree_that_lost_a_file
 kdir_is_no_folder kdir_is_no_build kdir_is_not_finished kdir_lacks_options kdir_is_not_patched
+kdir_is_fine kdir_has_older_patches kdir_and_no_patches
 kdir_of_another_rustc setup_with_kdir setup_with_kdir_by_clang setup_with_kdir_and_no_sources setup_for_a_vm_without_image
 setup_in_a_folder_with_a_space setup_that_fails_leaves_no_paths
 root_and_again root_with_an_old_systemd root_without_network"
 
-for case in $cases; do
-	[[ $case == *"${FILTER:-}"* ]] || continue
-	prepare
-	if reason=$("$case" 2>&1); then
-		echo "ok $case"
-		passed=$((passed + 1))
-	else
-		echo "not ok $case"
-		printf '%s\n' "$reason"
-		failed=$((failed + 1))
-	fi
-done
-
-echo "$passed passed, $failed failed, 0 skipped"
-[ "$failed" = 0 ]
+# shellcheck disable=SC2086 # they are words
+run_cases "${FILTER:-}" $cases

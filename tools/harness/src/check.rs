@@ -6,6 +6,7 @@ use crate::batch::{self, Batch};
 use crate::guest::{self, Guest};
 use crate::image;
 use crate::inputs::Inputs;
+use crate::lock;
 use crate::modules;
 use crate::qemu::{Accel, Machine};
 use crate::selftests;
@@ -71,6 +72,8 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
     let tests = selected(guest.tests()?, options);
     let logs = options.output.clone();
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    // The VMs of every run have the same folders.
+    let _lock = lock::take(&logs)?;
     let extras = image::Extras {
         selftests: selftests::build(inputs, &logs.join("selftests"))?,
         modules: modules::build(inputs, &logs.join("modules"))?,
@@ -197,7 +200,15 @@ impl Run<'_> {
             } else {
                 _beside = self.only_one.read();
             }
-            session::run(batch, &machine, self.tally)
+            let once = || session::run(batch, &machine, self.tally);
+            match once() {
+                Err(err) if err.is::<session::Crash>() => {
+                    self.tally
+                        .figure(&format!("{}: {err}: once more", batch.name));
+                    once()
+                }
+                done => done,
+            }
         };
         // Megabytes that tell nothing once the VM is gone.
         std::fs::remove_file(&initramfs)?;

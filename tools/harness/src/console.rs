@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What a kernel says when something is wrong with it.
+/// What a kernel says when something is wrong with it. Most of its reports have one of the first two in them.
 const COMPLAINTS: &[&str] = &[
     "BUG:",
     "WARNING:",
@@ -19,20 +19,37 @@ const COMPLAINTS: &[&str] = &[
     "kernel BUG at",
     "Kernel panic",
     "general protection fault",
+    // Locks.
     "possible circular locking",
     "possible recursive locking",
     "inconsistent lock state",
     "suspicious RCU usage",
-    "unreferenced object 0x",
+    "INFO: trying to register non-static key",
+    "huh, entered softirq",
+    // What does not go on: also "self-detected stall", and in I/O wait.
+    "detected stall",
+    "detected expedited stall",
     "blocked for more than",
-    "detected stalls",
-    "rcu_preempt self-detected stall",
+    "blocked in I/O wait for more than",
+    "waiting for writeback completion for more than",
+    // Memory. Slab's "BUG kmalloc-64 (Not tainted): Object already free" has no colon after the word, and what kmemleak
+    // finds may be an "object (percpu)" or "(phys)"; two objects in one place are an allocator's fault.
+    "] BUG ",
+    "unreferenced object",
+    "into the object search tree",
+    "pagealloc: memory corruption",
+    "pagealloc: single bit error",
     "Bad page state",
+    "Bad swap file entry",
+    "Bad swap offset entry",
+    "Unexpected gfp:",
     "shmem_evict_inode:",
     "refcount_t:",
     "list_del corruption",
     "list_add corruption",
     "Out of memory: Killed process",
+    // Data that is not what was written.
+    "EXT4-fs error",
     // By a kexec of which nobody else sees what it said: see lifetime::finished_is_not_lost.
     "[finished] of the previous kernel is lost",
 ];
@@ -120,7 +137,7 @@ impl Console {
             if self.running.as_deref() == Some(test) {
                 self.running = None;
             }
-        } else if COMPLAINTS.iter().any(|complaint| line.contains(complaint)) {
+        } else if is_complaint(&line) {
             self.complaints.push(Complaint {
                 test: self.running.clone(),
                 line: line.clone(),
@@ -128,6 +145,10 @@ impl Console {
         }
         self.lines.push(line);
     }
+}
+
+fn is_complaint(line: &str) -> bool {
+    COMPLAINTS.iter().any(|complaint| line.contains(complaint))
 }
 
 /// A console line as the log's time in seconds and the text: "[    5.140900] luo: ready".
@@ -170,5 +191,60 @@ mod tests {
         assert_eq!(tests, [None, Some("a::b"), None]);
         assert_eq!(found[1].line, "[ 1.1] BUG: half a line");
         assert!(console.take_complaints().is_empty());
+    }
+
+    /// The line that each begins with, as Linux 7.3 words it.
+    #[test]
+    fn reports_of_each_kind_are_complaints() {
+        for report in [
+            "BUG: KASAN: slab-use-after-free in luo_ioctl+0x1/0x2",
+            "BUG: KCSAN: data-race in shmem_evict_inode / shmem_freeze",
+            "BUG: KFENCE: memory corruption in kfree+0x1/0x2",
+            "BUG: Bad rss-counter state mm:1 type:MM_SHMEMPAGES val:1 Comm:a Pid:1",
+            "BUG: scheduling while atomic: luo/1/0x00000002",
+            "BUG: sleeping function called from invalid context at mm/shmem.c:1",
+            "BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[9]",
+            "BUG kmalloc-64 (Not tainted): Object already free",
+            "BUG luo_session (Tainted: G O): Objects remaining on __kmem_cache_shutdown()",
+            "WARNING: lib/debugobjects.c:615 at debug_print_object+0x1/0x2, CPU#0: luo/1",
+            "WARNING: possible irq lock inversion dependency detected",
+            "WARNING: held lock freed!",
+            "WARNING: bad unlock balance detected!",
+            "INFO: trying to register non-static key.",
+            "softirq: huh, entered softirq 9 RCU 1 with preempt_count 00000100, exited with 00000101?",
+            "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+            "rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "rcu: INFO: rcu_sched self-detected stall on CPU",
+            "rcu: INFO: rcu_preempt detected stall, but suppressed full report due to a stuck CSD-lock.",
+            "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: {",
+            "INFO: rcu_tasks detected stalls on tasks:",
+            "INFO: task luo:1 blocked for more than 122 seconds.",
+            "INFO: task luo:1 blocked in I/O wait for more than 122 seconds.",
+            "INFO: The task luo:1 has been waiting for writeback completion for more than 122 seconds.",
+            "luo-vm: unreferenced object 0xffff888004a2b000 (size 64):",
+            "luo-vm: unreferenced object (percpu) 0x607f10a2b000 (size 8):",
+            "luo-vm: unreferenced object (phys) 0x04a2b000 (size 4096):",
+            "kmemleak: Cannot insert 0xffff888004a2b000 into the object search tree (overlaps existing)",
+            "pagealloc: memory corruption",
+            "pagealloc: single bit error",
+            "get_swap_device: Bad swap file entry 3ffffff",
+            "get_swap_device: Bad swap offset entry 3ffffff",
+            "Unexpected gfp: 0x2 (__GFP_HIGHMEM). Fixing up to gfp: 0xcc0 (GFP_KERNEL). Fix your code!",
+            "EXT4-fs error (device vda): ext4_lookup:1: inode #2: comm a: iget: checksum invalid",
+        ] {
+            assert!(is_complaint(&format!("[    5.140900] {report}")), "{report}");
+            // With the caller, as kernels with CONFIG_PRINTK_CALLER do.
+            assert!(is_complaint(&format!("[    5.140900][   T1] {report}")), "{report}");
+        }
+        for usual in [
+            "SLUB: HWalign=64, Order=0-3, MinObjects=0, CPUs=2, Nodes=1",
+            "rcu: RCU calculated value of scheduler-enlistment delay is 100 jiffies.",
+            "kmemleak: Kernel memory leak detector disabled",
+            "EXT4-fs (vda): mounted filesystem r/w with ordered data mode. Quota mode: disabled.",
+            "FAULT_INJECTION: forcing a failure.",
+            "luo: DEBUG of a session",
+        ] {
+            assert!(!is_complaint(&format!("[    5.140900] {usual}")), "{usual}");
+        }
     }
 }

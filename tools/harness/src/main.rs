@@ -13,6 +13,7 @@ mod guest;
 mod image;
 mod initramfs;
 mod inputs;
+mod lock;
 mod modules;
 mod paint;
 mod qemu;

@@ -10,15 +10,18 @@ use std::process::Command;
 /// Folders with a Kbuild.
 const FOLDERS: &[&str] = &["samples", "tests/modules"];
 
-/// Builds them below this folder; none without the kernel's build, and what luo.ko's own build left beside it.
+/// Builds them below this folder; none without the kernel's build, or without ours.
 pub fn build(inputs: &Inputs, folder: &Path) -> Result<Vec<PathBuf>> {
     let (Some(kernel), Some(luo)) = (&inputs.linux_build, &inputs.luo_build) else {
         return Ok(Vec::new());
     };
-    // The crate's metadata, without which there are no modules in Rust.
-    if !luo.join("src/libluo.rmeta").exists() {
-        return Ok(Vec::new());
-    }
+    // The crate's metadata, without which there are no modules in Rust. To go on without would skip all tests of those.
+    let metadata = luo.join("src/libluo.rmeta");
+    ensure!(
+        metadata.exists(),
+        "there is no {}, which the build of luo.ko leaves beside it: run `make module`",
+        metadata.display()
+    );
     // Inside a kernel's tree, luo.ko's symbols are with those of the kernel.
     let symbols = luo.join("Module.symvers");
     let mut modules = Vec::new();
@@ -62,4 +65,26 @@ fn make(kernel: &Path, source: &Path, output: &Path, arguments: &[String]) -> Re
     let status = make.status().context("running make")?;
     ensure!(status.success(), "the modules of {source:?} do not build");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_without_what_others_are_built_with_is_an_error() {
+        let none = Path::new("/nonexistent");
+        let inputs = |luo_build: Option<&Path>| Inputs {
+            repo: none.into(),
+            linux_src: None,
+            linux_build: Some(none.into()),
+            bzimage: none.into(),
+            luo_ko: luo_build.map(|folder| folder.join("luo.ko")),
+            luo_build: luo_build.map(Into::into),
+        };
+        let why = build(&inputs(Some(none)), none).unwrap_err().to_string();
+        assert!(why.contains("no /nonexistent/src/libluo.rmeta"), "{why}");
+        // The orchestrator in C has no such thing.
+        assert!(build(&inputs(None), none).unwrap().is_empty());
+    }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -34,6 +34,17 @@ impl fmt::Display for Accel {
             Self::Icount => "icount",
         })
     }
+}
+
+/// How a VM ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// By itself: it powered off, or was reset.
+    PowerOff,
+    /// By a signal that QEMU got for what it did itself.
+    Crash(i32),
+    /// Because it was ended.
+    Ended,
 }
 
 /// The machine and what it boots.
@@ -129,17 +140,20 @@ impl Qemu {
         &self.console
     }
 
-    /// Gives it a moment to end by itself, then ends it. True when it ended by itself.
-    pub fn stop(&mut self) -> bool {
+    /// Gives it a moment to end by itself, then ends it.
+    pub fn stop(&mut self) -> End {
         for _ in 0..100 {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return true;
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return match status.signal() {
+                    Some(signal) => End::Crash(signal),
+                    None => End::PowerOff,
+                };
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        false
+        End::Ended
     }
 }
 

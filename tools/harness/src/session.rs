@@ -4,7 +4,7 @@
 
 use crate::batch::Batch;
 use crate::console::{Complaint, Console};
-use crate::qemu::{Heard, Machine, Qemu};
+use crate::qemu::{End, Heard, Machine, Qemu};
 use crate::tally::Tally;
 use anyhow::Result;
 use luo_vm_protocol::{Event, Outcome};
@@ -29,7 +29,20 @@ struct Session<'a> {
     booted: bool,
 }
 
-/// Runs a batch. Gives back the tests that had no turn because the VM ended early, for another VM.
+/// The emulator crashed, which is nobody's fault in the VM: it was seen once in some thousand boots.
+#[derive(Debug)]
+pub struct Crash(i32);
+
+impl std::fmt::Display for Crash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QEMU itself crashed, by signal {}", self.0)
+    }
+}
+
+impl std::error::Error for Crash {}
+
+/// Runs a batch. Gives back the tests that had no turn because the VM ended early, for another VM. Fails with [`Crash`]
+/// if none of its tests has a result, as the emulator crashed.
 pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String>> {
     let mut qemu = Qemu::start(machine)?;
     let console = Console::follow(qemu.console())?;
@@ -66,8 +79,13 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
             Heard::End => break "the VM ended by itself".to_string(),
         }
     };
-    let powered_off = qemu.stop();
-    session.end(&end, powered_off)
+    let stopped = qemu.stop();
+    if let End::Crash(signal) = stopped {
+        if session.left.len() == batch.tests.len() {
+            return Err(Crash(signal).into());
+        }
+    }
+    session.end(&end, matches!(stopped, End::PowerOff))
 }
 
 impl Session<'_> {

@@ -8,6 +8,7 @@ use crate::batch::{cmdline, Batch};
 use crate::clock;
 use crate::guest;
 use crate::inputs::Inputs;
+use crate::lock;
 use crate::qemu::{Accel, Machine};
 use crate::session;
 use crate::tally::{Counts, Tally};
@@ -41,6 +42,7 @@ pub struct Options {
 pub fn systemd(inputs: &Inputs, options: &Options) -> Result<Counts> {
     let logs = inputs.repo.join("build/check").join(NAME);
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    let _lock = lock::take(&logs)?;
     let program = guest::build_static(&inputs.repo, "luo-systemd", "--bin", "luo-systemd")?;
     let luoctl = guest::build_static(&inputs.repo, "luoctl", "--bin", "luoctl")?;
     println!("installing our packages into the system, and making its initramfs images");

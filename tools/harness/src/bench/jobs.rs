@@ -36,8 +36,10 @@ impl Measurement {
     /// A job in the VM that it takes.
     pub fn new(job: Job) -> Self {
         let memory_mib = match &job {
-            // So much that the memfd does not come to lie where the next kernel goes, which PRESERVE_FD has to clear.
-            Job::Memfd(memfd) if memfd.size >= GIB => 6144,
+            // Room for it beside the next kernel's; a part may come to lie there all the same, and has to be moved. What
+            // fragments memory keeps half of all.
+            Job::Memfd(memfd) if memfd.size > GIB => 8192,
+            Job::Memfd(memfd) if memfd.size == GIB => 6144,
             _ => 4096,
         };
         Self {

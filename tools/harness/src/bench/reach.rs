@@ -102,6 +102,20 @@ pub fn goals(results: &Results) -> Vec<Goal> {
     goals
 }
 
+/// One line: which of those that were measured are not met.
+pub fn missed(goals: &[Goal]) -> String {
+    let measured = goals.iter().filter(|goal| goal.met.is_some()).count();
+    let missed: Vec<_> = goals
+        .iter()
+        .filter(|goal| goal.met == Some(false))
+        .map(|goal| goal.what.as_str())
+        .collect();
+    match missed.len() {
+        0 => format!("goals missed: none of the {measured} measured"),
+        count => format!("goals missed: {count} of {measured}: {}", missed.join("; ")),
+    }
+}
+
 fn hole_memory(results: &Results) -> Goal {
     let cell = results.cell(HOLE);
     let memory = cell.and_then(|cell| results.value(cell, Side::Rust, MEMORY));
@@ -184,6 +198,13 @@ mod tests {
         );
         assert_eq!(goal(&results, "CREATE_SESSION"), (None, None));
         assert_eq!(goal(&results, "RETRIEVE_FD alone"), (None, None));
+        let mut goals = goals(&results);
+        assert_eq!(
+            missed(&goals),
+            "goals missed: 1 of 2: GET_NAME, which does nothing"
+        );
+        goals.retain(|goal| goal.met != Some(false));
+        assert_eq!(missed(&goals), "goals missed: none of the 1 measured");
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub fn write(results: &Results, folder: &Path, repo: &Path) -> Result<()> {
     let new = folder.join(PAGE);
     write_file(&new, &page::refreshed(&old, results)?)?;
     println!("{}", new.display());
+    println!("{}", reach::missed(&report.reach));
     Ok(())
 }
 
