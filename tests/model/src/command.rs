@@ -2,6 +2,7 @@
 
 //! What a process can do. Each command makes sense in any situation, so that any part of a sequence is one, too.
 
+use crate::world::World;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -24,6 +25,20 @@ pub struct Step {
     pub by: Worker,
     /// What.
     pub command: Command,
+}
+
+impl Step {
+    /// What it is called in this world, without its arguments: close(2) is another thing where it ends a session.
+    pub fn name(&self, world: &World) -> &'static str {
+        if let Command::Close(_) = self.command {
+            let mut after = world.clone();
+            let _ = after.apply(self);
+            if after.sessions() < world.sessions() {
+                return "close a session";
+            }
+        }
+        self.command.name()
+    }
 }
 
 impl fmt::Display for Step {

@@ -152,6 +152,12 @@ const SHARED: &[Choice] = &[
     choice(1, None, |_, _, _| Command::OpenDevice),
 ];
 
+/// What comes more often where others do something at the same time: to make a session and to close it is what all of
+/// them have to do with.
+const AMID_OTHERS: &[Choice] = &[choice(9, Some(outgoing), |generator, world, by| {
+    Command::Close(generator.slot(world, by, outgoing))
+})];
+
 impl Generator {
     /// Begins with this seed.
     pub fn new(seed: u64) -> Self {
@@ -183,8 +189,11 @@ impl Generator {
 
     /// What to do: as a rule something for which there is what it takes.
     fn choice(&mut self, world: &World) -> &'static Choice {
-        let shared = if world.layout().alone { SHARED } else { &[] };
-        let choices = || CHOICES.iter().chain(shared);
+        let more = match world.layout().alone {
+            true => SHARED,
+            false => AMID_OTHERS,
+        };
+        let choices = || CHOICES.iter().chain(more);
         loop {
             let mut left = self.0.u32(0..choices().map(|choice| choice.weight).sum());
             let chosen = choices().find(|choice| {

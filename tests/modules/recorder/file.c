@@ -186,6 +186,8 @@ static void rec_finish(struct liveupdate_file_op_args *args)
 
 	rec_log("finish %c%llu %d\n", kind_char(page->kind), page->id, args->retrieve_status);
 	WARN_ON((args->retrieve_status > 0) != !!args->file);
+	/* It cannot fail, but take long. */
+	rec_fails("finish");
 	rec_page_free(page);
 }
 

@@ -5,6 +5,9 @@
 //!
 //! Files of `/dev/luo-recorder-c` are called c1 and so on in the record, their FLB "z". The record,
 //! and what is to fail, are those of `luo_recorder` (see recorder.h): "prepare c1", "z.preserve".
+//!
+//! Who writes "unlink" into a file of the device has the FLB unregistered, and registered again by
+//! "link", for files that are preserved from then on of no handler.
 
 mod handler;
 mod record;
@@ -19,8 +22,9 @@ use kernel::{
     str::CString,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc,
+        global_lock, Arc,
     },
+    ModuleMetadata,
 };
 use luo::{flb, handler::Registration};
 use shared::Shared;
@@ -33,10 +37,24 @@ module! {
     license: "GPL",
 }
 
+global_lock! {
+    // SAFETY: Initialized in the module's init, before anything else.
+    unsafe(uninit) static SHARED: Mutex<Option<flb::Registration<Shared>>> = None;
+}
+
+/// The FLB, which is registered when this is dropped at the latest no more.
+struct SharedUntilDrop;
+
+impl Drop for SharedUntilDrop {
+    fn drop(&mut self) {
+        SHARED.lock().take();
+    }
+}
+
 /// The module. What is declared first ends first.
 #[pin_data]
 struct RecorderModule {
-    _shared: flb::Registration<Shared>,
+    _shared: SharedUntilDrop,
     _handler: Registration,
     #[pin]
     device: MiscDeviceRegistration<RecFile>,
@@ -44,6 +62,8 @@ struct RecorderModule {
 
 impl kernel::InPlaceModule for RecorderModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // SAFETY: Once, and nobody has used it.
+        unsafe { SHARED.init() };
         try_pin_init!(&this in Self {
             device <- MiscDeviceRegistration::register(MiscDeviceOptions {
                 name: c"luo-recorder-c",
@@ -53,7 +73,10 @@ impl kernel::InPlaceModule for RecorderModule {
                 let device = unsafe { &(*this.as_ptr()).device };
                 Registration::new(KBox::new(RecHandler::new(device), GFP_KERNEL)?, module)?
             },
-            _shared: flb::Registration::new(Shared, module, &[_handler])?,
+            _shared: {
+                *SHARED.lock() = Some(flb::Registration::new(Shared, module, &[_handler])?);
+                SharedUntilDrop
+            },
         })
     }
 }
@@ -93,9 +116,17 @@ impl MiscDevice for RecFile {
         if iov.copy_from_iter(digits) != len {
             return Err(EFAULT);
         }
-        let text = core::str::from_utf8(digits).map_err(|_| EINVAL)?;
-        let id = text.parse().map_err(|_| EINVAL)?;
-        kiocb.file().0.store(id, Relaxed);
+        match core::str::from_utf8(digits).map_err(|_| EINVAL)? {
+            "unlink" => *SHARED.lock() = None,
+            "link" => {
+                let module = &<RecorderModule as ModuleMetadata>::THIS_MODULE;
+                *SHARED.lock() = Some(flb::Registration::new(Shared, module, &[])?);
+            }
+            text => {
+                let id = text.parse().map_err(|_| EINVAL)?;
+                kiocb.file().0.store(id, Relaxed);
+            }
+        }
         Ok(len)
     }
 }

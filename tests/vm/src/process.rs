@@ -34,6 +34,13 @@ pub enum Said {
     Late,
 }
 
+/// The letter that /proc has for what a process does: 'D' where it waits in the kernel for what only SIGKILL ends, if
+/// anything.
+pub fn state_of(pid: Pid) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 /// A forked child and the pipe on which it speaks.
 #[derive(Debug)]
 pub struct Child {
@@ -163,7 +170,8 @@ impl Child {
         waitpid(self.pid, None).context("waitpid")
     }
 
-    fn has_ended(&self) -> Result<bool> {
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> Result<bool> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let status = waitid(Id::Pid(self.pid), flags).context("waitid")?;
         Ok(!matches!(status, WaitStatus::StillAlive))

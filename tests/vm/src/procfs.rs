@@ -13,3 +13,9 @@ pub fn number_in(path: &str, word: &str) -> Result<i64> {
     });
     number.with_context(|| format!("no {word} in {path}"))
 }
+
+/// Brings /proc/vmstat up to date with what each CPU has counted for itself.
+pub fn refresh_vmstat() -> Result<()> {
+    let path = "/proc/sys/vm/stat_refresh";
+    std::fs::write(path, "1").context(path)
+}

@@ -150,7 +150,6 @@ impl Config {
     pub const fn with_faults(self) -> Self {
         Self {
             faults: true,
-            cmdline: "slab_debug=U,kmalloc-*",
             ..self
         }
     }
@@ -187,7 +186,10 @@ impl Config {
         VmConfig {
             memory_mib: self.memory_mib,
             cpus: self.cpus,
-            cmdline: self.cmdline.into(),
+            cmdline: match self.faults {
+                true => format!("slab_debug=U,kmalloc-* {}", self.cmdline),
+                false => self.cmdline.into(),
+            },
             zram_mib: self.zram_mib,
             orchestrators: self.orchestrators.to_vec(),
             recorder: self.recorder,

@@ -72,7 +72,7 @@ fn last_page_just_full_and_just_begun() {
     }
 }
 
-/// As the peer reads them: every page says for itself how full it is.
+/// As the kernel's own orchestrator reads them: every page says for itself how full it is.
 #[test]
 fn pages_that_are_not_full() {
     let mut memory = Memory::default();

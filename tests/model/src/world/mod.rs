@@ -227,7 +227,11 @@ impl World {
                 // To close it is to finish it; if that fails, it can be had again.
                 match self.finish(at) {
                     Ok(()) => drop(self.incoming.remove(at)),
-                    Err(_) => self.incoming[at].taken = false,
+                    Err(_) => {
+                        // Who has it next has not asked for an order.
+                        self.incoming[at].taken = false;
+                        self.incoming[at].ordered = false;
+                    }
                 }
             }
         }

@@ -6,7 +6,7 @@ use super::meter::Meter;
 use super::pieces::Pieces;
 use super::ram::{self, Mapping};
 use super::{fragment, memory, Kept};
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use liveupdate::Device;
 use luo_vm_protocol::bench::{Figure, Layout, Memfd};
 use std::fs::File;
@@ -30,7 +30,7 @@ pub fn before(meter: &Meter, memfd: &Memfd) -> Result<Kept> {
     let mut pieces = Pieces::default();
     if let Some(mapping) = &mapping {
         mapping.populate(&pages);
-        pieces = Pieces::find(mapping.address(), &pages)?;
+        pieces = find(mapping, &pages)?;
     }
     meter.figure(Figure::Pages, pages.len() as i64, 1);
     meter.figure(Figure::Pieces, pieces.count, 1);
@@ -52,6 +52,18 @@ pub fn before(meter: &Meter, memfd: &Memfd) -> Result<Kept> {
     let session = device.create_session(SESSION)?;
     session.preserve(&file, TOKEN)?;
     Ok(Box::new((session, file, mapping, hog)))
+}
+
+/// In how many pieces the pages lie. What the kernel splits or moves just then is not mapped until it is touched again.
+fn find(mapping: &Mapping, pages: &[u32]) -> Result<Pieces> {
+    const ATTEMPTS: usize = 20;
+    for _ in 0..ATTEMPTS {
+        ensure!(mapping.touch(pages) == 0, "a page is not what was written");
+        if let Some(pieces) = Pieces::find(mapping.address(), pages)? {
+            return Ok(pieces);
+        }
+    }
+    bail!("a page is not mapped, however often it is touched")
 }
 
 /// The second kernel's part.

@@ -3,7 +3,7 @@
 //! In how many pieces of memory a mapping lies.
 
 use crate::frames;
-use anyhow::{ensure, Result};
+use anyhow::Result;
 
 /// What is known about the frames of a mapping.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -15,14 +15,16 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// Looks at the pages of a mapping that begins at `address`; each of them is mapped.
-    pub fn find(address: usize, pages: &[u32]) -> Result<Self> {
+    /// Looks at the pages of a mapping that begins at `address`. `None` if one of them is not mapped.
+    pub fn find(address: usize, pages: &[u32]) -> Result<Option<Self>> {
         let last = pages.iter().max().map_or(0, |&last| last as usize + 1);
         let all = frames::of_mapping(address, last)?;
         let mut frames: Vec<_> = pages.iter().map(|&page| all[page as usize]).collect();
-        ensure!(!frames.contains(&0), "a page is not mapped");
+        if frames.contains(&0) {
+            return Ok(None);
+        }
         frames.sort_unstable();
-        Ok(Self::of(&frames))
+        Ok(Some(Self::of(&frames)))
     }
 
     /// Those of these frames, which are in ascending order.

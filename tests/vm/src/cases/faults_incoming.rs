@@ -28,11 +28,12 @@ pub const TESTS: &[Test] = &[
             .allow_log(INSMOD_LOG),
         &[leave_few, insmod],
     ),
-    Test::new("sessions", CONFIG, &[leave, take]),
-    Test::new("sessions_v2", CONFIG.params("memfd_v2=1"), &[leave, take]),
+    Test::new("sessions", ROOMY, &[leave, take]),
+    Test::new("sessions_v2", ROOMY.params("memfd_v2=1"), &[leave, take]),
 ];
 
 const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(1800).with_faults();
+const ROOMY: Config = CONFIG.memory_mib(2048);
 const P: u64 = PAGE as u64;
 
 /// Sessions of one file: one for each point of RETRIEVE_SESSION.
@@ -61,21 +62,45 @@ fn folios(pages: u64) -> Extent {
     }
 }
 
+/// Behind these, where a file has many of them: two tables. The next kernel gets the pages of the first as a run in memory,
+/// each of the second's by itself.
+fn tables(pages: u64) -> [Extent; 2] {
+    let folios = folios(pages);
+    let start = (folios.start + folios.len).next_multiple_of(TABLE);
+    let len = if pages == PAGES { TABLE } else { 0 };
+    [start, start + len].map(|start| Extent { start, len })
+}
+const TABLE: u64 = 512 * P;
+
 /// What the file called `token` of a session has: pieces, and a size that no other has.
 fn contents(token: u64, pages: u64) -> (u64, Vec<Extent>) {
-    let folios = folios(pages);
-    let extents = (0..pages).step_by(2).map(page).chain([folios]);
-    (folios.start + folios.len + token, extents.collect())
+    let tables = tables(pages);
+    let extents = (0..pages).step_by(2).map(page).chain([folios(pages)]);
+    (
+        tables[1].start + tables[1].len + token,
+        extents.chain(tables).collect(),
+    )
 }
 
-fn put(session: &Session, token: u64, pages: u64) -> Result<()> {
-    let (size, extents) = contents(token, pages);
-    let file = memfd::create(size)?;
-    memfd::fill_with_folios(&file, folios(pages), FOLIO_KIB)?;
-    for extent in extents {
-        data::fill(&file, token, extent)?;
+/// Puts files with these tokens into a session.
+fn put(session: &Session, tokens: impl Iterator<Item = u64>, pages: u64) -> Result<()> {
+    let files: Vec<_> = tokens
+        .map(|token| {
+            let file = memfd::create(contents(token, pages).0)?;
+            memfd::fill_with_folios(&file, folios(pages), FOLIO_KIB)?;
+            memfd::scatter(&[&file], tables(pages)[0])?;
+            Ok((token, file))
+        })
+        .collect::<Result<_>>()?;
+    let all: Vec<_> = files.iter().map(|(_, file)| file).collect();
+    memfd::scatter(&all, tables(pages)[1])?;
+    for (token, file) in &files {
+        for extent in contents(*token, pages).1 {
+            data::fill(file, *token, extent)?;
+        }
+        session.preserve(file, *token)?;
     }
-    Ok(session.preserve(&file, token)?)
+    Ok(())
 }
 
 fn is_right(file: &File, token: u64, pages: u64) -> Result<()> {
@@ -88,19 +113,16 @@ fn leave(ctx: &mut Ctx) -> Result<()> {
     let recorder = Recorder::new(ctx)?;
     let device = Device::open()?;
     let many = device.create_session("many")?;
-    for token in 1..=FILES {
-        put(&many, token, PAGES)?;
-    }
+    put(&many, 1..=FILES, PAGES)?;
     ctx.keep(many);
     for i in 1..=SINGLE {
         let session = device.create_session(&format!("single {i}"))?;
-        put(&session, i, 2)?;
+        put(&session, [i].into_iter(), 2)?;
         ctx.keep(session);
     }
     for i in 0..=PAIRS {
         let session = device.create_session(&format!("pair {i}"))?;
-        put(&session, 1, 6)?;
-        put(&session, 2, 6)?;
+        put(&session, 1..=2, 6)?;
         session.preserve(&recorder.open(Kind::A, i)?, 3)?;
         ctx.keep(session);
     }
@@ -113,7 +135,7 @@ fn leave_few(ctx: &mut Ctx) -> Result<()> {
     let device = Device::open()?;
     for name in ["one", "two"] {
         let session = device.create_session(name)?;
-        put(&session, 1, 6)?;
+        put(&session, [1].into_iter(), 6)?;
         session.preserve(&recorder.open(Kind::A, 5)?, 2)?;
         ctx.keep(session);
     }
@@ -288,6 +310,7 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
     let mut files = Vec::new();
     let start = Instant::now();
     for i in 1..=FILES {
+        let before = scene.state_with(&session)?;
         let (result, failed) = scene.faults.inject(i as u32, || session.retrieve(i))?;
         let at = || format!("RETRIEVE_FD, point {i}, {failed:?}: {result:?}");
         if let Some(kind) = failed {
@@ -300,7 +323,11 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
                 // As memfd_create(2) answers where there is no memory for an inode.
                 let inode = kind == faults::Kind::Slab && *errno == Errno::ENOSPC;
                 ensure!(inode || kind.explains(*errno), "{}", at());
-                Some(session.retrieve(i))
+                let after = scene.state_with(&session)?;
+                let again = session.retrieve(i);
+                let is_same = again.is_err() || after == before;
+                ensure!(is_same, "{}: {after} instead of {before}", at());
+                Some(again)
             }
         };
         match again.unwrap_or(result) {
@@ -327,7 +354,9 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
             for (token, file) in &files {
                 is_right(file, *token, PAGES).context("after FINISH")?;
             }
-            return Ok(());
+            drop((session, files));
+            // With a memfd that is lost, its list of pages is kept.
+            return scene.expect_few_more(ctx, 4 * lost);
         }
     }
     bail!("more than {FILES} points: {points}")

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Every step of PRESERVE_FD fails once where the memory of a memfd is not just single pages that may stay where they
-//! are: it is in large folios, swapped out, or in the way of the next kernel.
+//! are: it is in large folios, swapped out, or in the way of the next kernel; and where they are so scattered that they
+//! are listed in tables.
 
 use super::common::data::{self, whole, Extent};
 use super::common::faults::Sweep;
@@ -19,6 +20,7 @@ use std::fs::File;
 /// The cases.
 pub const TESTS: &[Test] = &[
     Test::new("large_folios", STAYING, &[large_folios]),
+    Test::new("tables", STAYING, &[tables]),
     Test::new("swapped", SWAP, &[swapped]),
     Test::new("moved", ROOMY, &[moved]),
 ];
@@ -118,6 +120,81 @@ fn large_folios(ctx: &mut Ctx) -> Result<()> {
         scene.state_with(&session)
     })?;
     drop((session, file));
+    scene.close(ctx)
+}
+
+/// What a table has.
+const TABLE: u64 = BLOCK as u64 * P;
+/// Of these the next kernel gets a run in memory, and where in the file each page of it is.
+const RUN: Extent = whole(TABLE);
+/// Each of these is preserved by itself.
+const SINGLES: Extent = Extent {
+    start: TABLE,
+    len: TABLE,
+};
+/// Where there is nothing at first.
+const LATER: Extent = Extent {
+    start: 2 * TABLE,
+    len: TABLE,
+};
+
+/// Pages in no order of memory, before the freeze and in it.
+fn tables(ctx: &mut Ctx) -> Result<()> {
+    let scene = Scene::new(ctx)?;
+    let session = scene.device.create_session("one")?;
+    let other = memfd::create(3 * TABLE)?;
+    let file = memfd::create(3 * TABLE)?;
+    memfd::scatter(&[&file], RUN)?;
+    memfd::scatter(&[&file, &other], SINGLES)?;
+    let early = whole(2 * TABLE);
+    data::fill(&file, SEED, early)?;
+    let is = |extent| data::check(&file, SEED, 3 * TABLE, &[extent]);
+    let pages = || Ok::<_, anyhow::Error>(scene.recorder.kept()?.context("KHO's debugfs")?.1);
+    // The session has a page of its own as soon as it has a file.
+    let with_one_page = memfd::create(P)?;
+    data::fill(&with_one_page, SEED, whole(P))?;
+    session.preserve(&with_one_page, 2)?;
+    let before = pages()?;
+    Sweep::new("PRESERVE_FD with tables", || session.preserve(&file, 1))
+        .check(|()| {
+            // The description, and a table for each 512 pages: a list of them would take two for as many.
+            let now = pages()? - before;
+            ensure!(now == 1 + 2 * (BLOCK as u64 + 1), "{now} pages more");
+            is(early)
+        })
+        .undo(|()| Ok(session.unpreserve(1)?))
+        .run(ctx, &scene.faults, || {
+            is(early)?;
+            Ok(format!("{}, {}", scene.state_with(&session)?, free(&file)?))
+        })?;
+
+    let put = || -> Result<()> {
+        session.preserve(&file, 1)?;
+        memfd::scatter(&[&file, &other], LATER)?;
+        data::fill(&file, SEED, LATER)
+    };
+    put()?;
+    Sweep::new("PREPARE, with a table", || {
+        session.prepare().map_err(|(errno, _)| errno)
+    })
+    .check(|()| {
+        let now = pages()? - before;
+        ensure!(now == 1 + 3 * (BLOCK as u64 + 1), "{now} pages more");
+        is(whole(3 * TABLE))
+    })
+    .undo(|()| {
+        session.cancel()?;
+        session.unpreserve(1)?;
+        for file in [&file, &other] {
+            memfd::punch(file, LATER.start, LATER.len)?;
+        }
+        put()
+    })
+    .run(ctx, &scene.faults, || {
+        is(whole(3 * TABLE))?;
+        scene.state_with(&session)
+    })?;
+    drop((session, file, other));
     scene.close(ctx)
 }
 

@@ -11,7 +11,7 @@ use crate::ctx::Ctx;
 use crate::kexec;
 use crate::process::Child;
 use crate::test::{Config, Test};
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::time::Duration;
 
@@ -29,12 +29,18 @@ pub const TESTS: &[Test] = &[
         Config::new(),
         &[hand_on, asks_for_another],
     ),
+    Test::new(
+        "in_rust",
+        Config::new(),
+        &[in_rust_while_preserved, in_rust_handed_on],
+    ),
 ];
 
 const IN: &str = "incoming";
 const IN_Y: &str = "incoming-y";
 const OUT: &str = "outgoing";
 const X: &str = "luo-recorder-x-v1";
+const Z: &str = "luo-recorder-z-v1";
 
 /// How long anything takes that does not wait for ever.
 const SOON: Duration = Duration::from_secs(20);
@@ -161,6 +167,45 @@ fn asks_for_another(ctx: &mut Ctx) -> Result<()> {
     finish(
         &recorder,
         "can_finish a1 0, finish a1 0, y.finish, x.finish",
+    )?;
+    recorder.remove()
+}
+
+/// The same where a driver in Rust drops its registration, and stays: its files depend on what they did.
+fn in_rust_while_preserved(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::with_rust(ctx)?;
+    let device = Device::open()?;
+    let session = device.create_session("local")?;
+    session.preserve(&recorder.open(Kind::C, 1)?, 1)?;
+    recorder.link_rust(false)?;
+    has("flbs", Z, Some("outgoing 1 incoming 0"))?;
+    refused("its name", recorder.link_rust(true), Errno::EEXIST)?;
+    // No file depends on it any more from now on.
+    session.preserve(&recorder.open(Kind::C, 2)?, 2)?;
+    session.unpreserve(1)?;
+    has("flbs", Z, None)?;
+    recorder.expect(
+        "its end",
+        "z.preserve, preserve c1, preserve c2, unpreserve c1, z.unpreserve",
+    )?;
+    drop(session);
+    recorder.link_rust(true).context("its name is free")?;
+    recorder.remove()?;
+
+    let recorder = Recorder::with_rust(ctx)?;
+    let session = device.create_session("one")?;
+    session.preserve(&recorder.open(Kind::C, 1)?, 1)?;
+    recorder.link_rust(false)?;
+    ctx.keep((session, recorder));
+    Ok(())
+}
+
+fn in_rust_handed_on(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::with_rust(ctx)?;
+    drop(Device::open()?.retrieve_session("one")?);
+    recorder.expect(
+        "the last file",
+        "can_finish c1 0, finish c1 0, z.retrieve, z.finish",
     )?;
     recorder.remove()
 }

@@ -2,6 +2,7 @@
 
 //! A live update by `luoctl` alone, and what it shows on the way.
 
+use super::common::luo::Device;
 use super::common::luoctl::{self, fails, file, says};
 use super::common::{data, is_ours, memfd, only_ours, refused};
 use crate::ctx::Ctx;
@@ -26,6 +27,7 @@ pub const TESTS: &[Test] = &[
         Config::new().orchestrators(&[Orchestrator::C]),
         &[leave, arrive],
     ),
+    Test::new("finished", Config::new(), &[hand_on, nothing_to_lose]),
     Test::new("unpreserve", Config::new(), &[unpreserve]),
     Test::new("others", Config::new(), &[others]),
     Test::new("many", Config::new(), &[many]),
@@ -225,11 +227,38 @@ fn arrive(ctx: &mut Ctx) -> Result<()> {
         .args(["--", "/init", "listen"])
         .output()?;
     ensure!(output.status.success(), "{output:?}");
-    let mut wanted = b"0x1:0xff\n".to_vec();
+    let mut wanted = b"0x1:0xff\n[0, 4321]\n".to_vec();
     wanted.extend(data::bytes(3, 0, SIZE as usize));
     wanted.extend(data::bytes(2, 0, SIZE as usize));
     ensure!(output.stdout == wanted, "the command got something else");
     finished(ctx)
+}
+
+fn hand_on(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it lists no sessions")?;
+    luoctl::need(ctx)?;
+    let session = Device::open()?.create_session("done")?;
+    session.preserve(&filled(1)?, 1)?;
+    ctx.keep(session);
+    Ok(())
+}
+
+/// A session that is finished and still open is no reason against the next update.
+fn nothing_to_lose(ctx: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session("done")?;
+    session.retrieve(1)?;
+    load(ctx)?;
+    let keep = filled(2)?;
+    says(&["preserve", "new", &file(1, &keep)])?;
+    fails(
+        &["update", "--dry-run"],
+        7,
+        &["'done' of the previous kernel is not finished"],
+    )?;
+    session.finish()?;
+    let said = says(&["update", "--dry-run"])?;
+    ensure!(said.contains("nothing stands in the way"), "{said}");
+    Ok(())
 }
 
 /// Nothing is left of the session, nor of who held it.
@@ -277,8 +306,9 @@ fn a_full_disk() -> Result<()> {
         MsFlags::empty(),
         Some("size=1m"),
     )?;
+    // The other one had been copied by then.
     fails(
-        &["retrieve", "vm 1", "1=/tmp/small/first"],
+        &["retrieve", "vm 1", "0xff=/tmp/second", "1=/tmp/small/first"],
         1,
         &[
             "writing /tmp/small/first: No space left",
@@ -288,6 +318,8 @@ fn a_full_disk() -> Result<()> {
     )?;
     let left = std::fs::read_dir("/tmp/small")?.count();
     ensure!(left == 0, "{left} files are left there");
+    let second = std::path::Path::new("/tmp/second");
+    ensure!(!second.exists(), "the same command would not do");
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use super::common::memfd::Mapping;
 use super::common::pages::PAGE;
 use super::common::{memfd, only_ours};
 use crate::ctx::Ctx;
+use crate::procfs::{number_in, refresh_vmstat};
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use std::fs::File;
@@ -80,12 +81,15 @@ struct Memory {
     used: i64,
     unavailable: i64,
     shmem: i64,
+    /// Not KiB: how many inodes memfds and other files on tmpfs have. One that is lost with each small file is not seen
+    /// in the others.
+    inodes: i64,
 }
 
 impl Memory {
     fn now(ctx: &Ctx) -> Result<Self> {
         // What each CPU has counted is added up only now and then.
-        std::fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
+        refresh_vmstat()?;
         let kib = |key| Ok::<_, anyhow::Error>(ctx.meminfo_kib(key)? as i64);
         let (total, kept) = (kib("MemTotal")?, kept_by_cpus_kib()?);
         Ok(Self {
@@ -93,6 +97,7 @@ impl Memory {
             used: total - kib("MemFree")? - kept,
             unavailable: total - kib("MemAvailable")? - kept,
             shmem: kib("Shmem")?,
+            inodes: inodes()?,
         })
     }
 
@@ -120,9 +125,19 @@ impl Memory {
             now.used - self.used < TOLERANCE_KIB
                 && now.unavailable - self.unavailable < TOLERANCE_KIB
                 && now.shmem <= self.shmem
+                && now.inodes <= self.inodes
         })
         .with_context(|| format!("{now:?} now, {self:?} before"))
     }
+}
+
+/// The inodes of shmem that are in use.
+fn inodes() -> Result<i64> {
+    const CACHE: &str = "shmem_inode_cache";
+    // What CPUs keep for themselves counts as used, until it is given back.
+    let shrink = Path::new("/sys/kernel/slab").join(CACHE).join("shrink");
+    std::fs::write(&shrink, "1").with_context(|| shrink.display().to_string())?;
+    number_in("/proc/slabinfo", CACHE)
 }
 
 /// Free pages that a CPU keeps for itself: they are not counted as free, and can be many.

@@ -7,12 +7,13 @@ use super::common::data::{self, whole, Extent};
 use super::common::luo::{Device, Session};
 use super::common::memfd::Mapping;
 use super::common::pages::PAGE;
-use super::common::{memfd, seen};
+use super::common::{memfd, refused, seen};
 use crate::ctx::Ctx;
 use crate::process::{Child, Said};
 use crate::procfs::number_in;
 use crate::test::{Config, Test};
 use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -20,7 +21,24 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// The cases.
-pub const TESTS: &[Test] = &[Test::new("cgroups", CONFIG, &[preserve, charge])];
+pub const TESTS: &[Test] = &[
+    Test::new("cgroups", CONFIG, &[preserve, charge, from_a_full_cgroup]),
+    Test::new(
+        "cgroups_from_v2",
+        CONFIG.params("memfd_v2=1"),
+        &[preserve, charge, from_a_full_cgroup],
+    ),
+    Test::new(
+        "cgroups_from_tables",
+        CONFIG,
+        &[preserve_scattered, charge, from_a_full_cgroup],
+    ),
+    Test::new(
+        "cgroups_from_huge",
+        CONFIG,
+        &[preserve_huge, charge_huge, from_a_full_cgroup],
+    ),
+];
 
 const CONFIG: Config = Config::new().timeout_s(300);
 const SIZE: u64 = 24 << 20;
@@ -33,6 +51,12 @@ const SESSIONS: [&str; 6] = [
     "let go",
     "committed",
 ];
+/// A session of the second kernel, and a hole that is in its memfd.
+const FROM_FULL: &str = "from a full cgroup";
+const HOLE: Extent = Extent {
+    start: SIZE - (4 << 20),
+    len: 2 << 20,
+};
 /// A session with a memfd that has a page in each of [`NODES`] nodes of its tree.
 const SPREAD: &str = "spread";
 const NODES: u64 = 2000;
@@ -42,9 +66,31 @@ const NODE: u64 = 64 * PAGE as u64;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn preserve(ctx: &mut Ctx) -> Result<()> {
+    preserve_all(ctx, |_| Ok(()))
+}
+
+/// In tables, each of which is a page that nobody is charged for.
+fn preserve_scattered(ctx: &mut Ctx) -> Result<()> {
+    preserve_all(ctx, |files| {
+        let files: Vec<_> = files.iter().collect();
+        memfd::scatter(&files, whole(SIZE))
+    })
+}
+
+fn preserve_huge(ctx: &mut Ctx) -> Result<()> {
+    preserve_all(ctx, |files| {
+        let mut files = files.iter();
+        files.try_for_each(|file| memfd::fill_with_folios(file, whole(SIZE), 2048))
+    })
+}
+
+/// Preserves files whose memory `allocate` chooses.
+fn preserve_all(ctx: &mut Ctx, allocate: fn(&[File]) -> Result<()>) -> Result<()> {
     let device = Device::open()?;
-    for (seed, name) in (0..).zip(SESSIONS) {
-        let file = memfd::create(SIZE)?;
+    let files = SESSIONS.map(|_| memfd::create(SIZE));
+    let files = files.into_iter().collect::<Result<Vec<_>>>()?;
+    allocate(&files)?;
+    for (seed, (name, file)) in (0..).zip(SESSIONS.iter().zip(files)) {
         data::fill(&file, seed, whole(SIZE))?;
         let session = device.create_session(name)?;
         session.preserve(&file, 1)?;
@@ -69,7 +115,16 @@ fn spread() -> Vec<Extent> {
 }
 
 fn charge(ctx: &mut Ctx) -> Result<()> {
-    touched(ctx).context("touched")?;
+    charge_all(ctx, [SIZE / 4 * 3, SIZE / 4])
+}
+
+/// Who touches a page of a large folio pays for all of it: each is touched by the first before the second.
+fn charge_huge(ctx: &mut Ctx) -> Result<()> {
+    charge_all(ctx, [SIZE, 0])
+}
+
+fn charge_all(ctx: &mut Ctx, by_turns: [u64; 2]) -> Result<()> {
+    touched(ctx, by_turns).context("touched")?;
     finished(ctx).context("finished")?;
     full(ctx).context("finished in a full cgroup")?;
     left_behind(ctx).context("left behind")?;
@@ -95,8 +150,8 @@ fn is_charged(ctx: &Ctx, cgroup: &Cgroup, bytes: u64) -> Result<()> {
     .with_context(|| format!("{charged:?} are charged instead of {bytes}"))
 }
 
-/// Who touches a page first pays for it.
-fn touched(ctx: &Ctx) -> Result<()> {
+/// Who touches a page first pays for it; `by_turns` is what each then pays.
+fn touched(ctx: &Ctx, by_turns: [u64; 2]) -> Result<()> {
     let (session, file) = retrieve("touched")?;
     let payers = [Cgroup::new("first")?, Cgroup::new("second")?];
     for (half, payer) in payers.iter().enumerate() {
@@ -112,8 +167,7 @@ fn touched(ctx: &Ctx) -> Result<()> {
             Ok(())
         })?;
     }
-    let all = [SIZE / 4 * 3, SIZE / 4];
-    for (payer, bytes) in payers.iter().zip(all) {
+    for (payer, bytes) in payers.iter().zip(by_turns) {
         is_charged(ctx, payer, bytes)?;
     }
     session.finish()?;
@@ -138,7 +192,7 @@ fn finished(ctx: &Ctx) -> Result<()> {
 }
 
 /// Where there is no room for all of it, nobody is killed and nothing is lost: the rest is charged when it is touched.
-fn full(ctx: &Ctx) -> Result<()> {
+fn full(ctx: &mut Ctx) -> Result<()> {
     const LIMIT: u64 = SIZE / 3;
     let (session, file) = retrieve("full")?;
     let payer = Cgroup::new("full")?;
@@ -150,20 +204,41 @@ fn full(ctx: &Ctx) -> Result<()> {
     ensure!((1..PAGES).contains(&resident), "{resident} pages are there");
     ensure!(payer.stat("shmem")? <= LIMIT);
 
-    // It is an ordinary memfd even so. A hole where nothing has been brought in yet, and on to the next kernel.
-    memfd::punch(&file, SIZE - (4 << 20), 2 << 20)?;
-    let outgoing = Device::open()?.create_session("from a full cgroup")?;
+    // It is an ordinary memfd even so, but there has to be room for it to go on to the next kernel.
+    let outgoing = Device::open()?.create_session(FROM_FULL)?;
+    // Without room for as much as a token a process is killed, whatever it does.
+    payer.limit(Some(LIMIT + (1 << 20)))?;
+    payer.run(PATIENCE, || {
+        refused("PRESERVE_FD", outgoing.preserve(&file, 1), Errno::ENOMEM)
+    })?;
+    let killed = payer.events("oom_kill")?;
+    ensure!(killed == 0, "{killed} processes were killed");
+    // Nothing has been brought in there yet.
+    memfd::punch(&file, HOLE.start, HOLE.len)?;
     payer.limit(None)?;
     payer.run(PATIENCE, || Ok(outgoing.preserve(&file, 1)?))?;
-    is_charged(ctx, &payer, SIZE - (2 << 20))?;
-    let rest = [
-        whole(SIZE - (4 << 20)),
-        Extent {
-            start: SIZE - (2 << 20),
-            len: 2 << 20,
-        },
-    ];
-    data::check(&file, 2, SIZE, &rest)
+    is_charged(ctx, &payer, SIZE - HOLE.len)?;
+    data::check(&file, 2, SIZE, &around_hole())?;
+    ctx.keep(outgoing);
+    Ok(())
+}
+
+/// In a third kernel: much of it was untouched in the second, until it was preserved again.
+fn from_a_full_cgroup(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session(FROM_FULL)?;
+    let file = session.retrieve(1)?;
+    data::check(&file, 2, SIZE, &around_hole())?;
+    session.finish()?;
+    Ok(())
+}
+
+fn around_hole() -> [Extent; 2] {
+    let end = HOLE.start + HOLE.len;
+    let rest = Extent {
+        start: end,
+        len: SIZE - end,
+    };
+    [whole(HOLE.start), rest]
 }
 
 /// Who ends without FINISH does not pay, and nobody else does in their place: who touches it does.

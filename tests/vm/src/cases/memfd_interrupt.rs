@@ -1,33 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! PRESERVE_FD and FINISH of a large memfd take long: meanwhile they can be ended by a fatal signal, and the workload
-//! goes on.
+//! goes on, on the same CPU, too.
 
 use super::common::luo::{Device, Session};
 use super::common::memfd::{self, Mapping};
 use super::common::pages::PAGE;
+use super::common::stalled::StalledPage;
 use super::common::{only_ours, refused, seen};
 use crate::ctx::Ctx;
-use crate::process::{Child, Said};
+use crate::process::{self, Child, Said};
 use crate::test::{Config, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::sys::wait::WaitStatus;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 /// The cases.
 pub const TESTS: &[Test] = &[
     Test::new("killed", CONFIG, &[killed]),
     Test::new("killed_in_v2", CONFIG.params("memfd_v2=1"), &[killed]),
+    Test::new("killed_in_line", CONFIG, &[killed_in_line]),
+    Test::new("let_go_beside_a_write", CONFIG, &[let_go_beside_a_write]),
     Test::new("finish_killed", CONFIG, &[hand_on, finish_killed]),
+    Test::new(
+        "finish_killed_in_v2",
+        CONFIG.params("memfd_v2=1"),
+        &[hand_on, finish_killed],
+    ),
     Test::new("faults_go_on", CONFIG, &[faults_go_on]),
     Test::new(
         "faults_go_on_in_v2",
         CONFIG.params("memfd_v2=1"),
         &[faults_go_on],
+    ),
+    Test::new("two_at_once", CONFIG, &[two_at_once]),
+    Test::new(
+        "others_run",
+        CONFIG.cpus(1),
+        &[preserve_beside, finish_beside],
     ),
 ];
 
@@ -41,9 +57,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A large file of which all but the last pages are filled, in an order that makes it long work: no two pages that
 /// follow each other in the file do so in memory.
 fn file(spare: u64) -> Result<File> {
-    let file = memfd::create(SIZE + spare * P)?;
-    let map = Mapping::new(&file, SIZE as usize)?;
-    let pages = SIZE as usize / PAGE;
+    file_of(SIZE, spare)
+}
+
+/// The same, of another size.
+fn file_of(size: u64, spare: u64) -> Result<File> {
+    let file = memfd::create(size + spare * P)?;
+    let map = Mapping::new(&file, size as usize)?;
+    let pages = size as usize / PAGE;
     const STRIDE: usize = 64;
     for start in 0..STRIDE {
         for page in (start..pages).step_by(STRIDE) {
@@ -118,6 +139,60 @@ fn kill_while_preserving(session: &Session, file: &File) -> Result<Duration> {
     Ok(took)
 }
 
+/// The same where it has not begun, as somebody else has the inode's lock.
+fn killed_in_line(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it does not look for signals")?;
+    const FILE: u64 = 1 << 30;
+    let session = Device::open()?.create_session("killed")?;
+    for _ in 0..ATTEMPTS {
+        let file = memfd::create(FILE)?;
+        let locker = Child::spawn(|_| {
+            let _ = memfd::fallocate(&file, 0, 0, FILE);
+        })?;
+        let begun = || file.metadata().is_ok_and(|file| file.blocks() > 0);
+        ctx.wait_for("fallocate()", PATIENCE, begun)?;
+        let waits = Child::spawn(|_| {
+            let _ = session.preserve(&file, 0);
+        })?;
+        ctx.wait_for("a process that waits", PATIENCE, || {
+            process::state_of(waits.pid()) == Some('D') || locker.has_ended().unwrap_or(true)
+        })?;
+        waits.kill()?;
+        let first = !locker.has_ended()?;
+        locker.kill()?;
+        if first {
+            return Ok(());
+        }
+        if session.state()?.1 == 1 {
+            session.unpreserve(0)?;
+        }
+    }
+    bail!("it always waits until the other is done")
+}
+
+/// To let a memfd go takes no lock that somebody else's write() may hold for ever.
+fn let_go_beside_a_write(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it takes the inode's lock")?;
+    let file = memfd::create(P)?;
+    let session = Device::open()?.create_session("let go")?;
+    session.preserve(&file, 0)?;
+    let page = StalledPage::new()?;
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| page.write_to(&file));
+        page.awaited(PATIENCE)?;
+        let let_go = scope.spawn(|| session.unpreserve(0));
+        let in_time = ctx.wait_for("UNPRESERVE_FD", Duration::from_secs(20), || {
+            let_go.is_finished()
+        });
+        ensure!(!write.is_finished(), "the write() did not wait");
+        page.come()?;
+        write.join().expect("it does not panic")?;
+        let_go.join().expect("it does not panic")?;
+        in_time
+    })?;
+    memfd::truncate(&file, 0).context("truncating what was let go")
+}
+
 fn nothing_is_left(ctx: &Ctx, session: &Session, file: &File, free: u64) -> Result<()> {
     ensure!(session.state()?.1 == 0, "the session has a file");
     memfd::punch(file, SIZE, P).context("punching a file that is not preserved")?;
@@ -138,7 +213,8 @@ fn hand_on(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// FINISH that is ended leaves what it has not come to to whoever touches it.
+/// FINISH that is ended leaves what it has not come to to whoever touches it. In "memfd-v2", which lists each of the
+/// pages by itself, there are more of them than one chunk of the list's pages holds, and than RETRIEVE_FD takes at once.
 fn finish_killed(ctx: &mut Ctx) -> Result<()> {
     only_ours(ctx, "it has brought in all before")?;
     let session = Device::open()?.retrieve_session("finish")?;
@@ -148,10 +224,13 @@ fn finish_killed(ctx: &mut Ctx) -> Result<()> {
     let child = Child::spawn(|_| {
         let _ = session.finish();
     })?;
+    // Of the first page alone: to ask for all of them takes a good part of the time that FINISH does.
+    let (first, mut is_there) = (Mapping::new(&file, PAGE)?, [0]);
     let deadline = Instant::now() + PATIENCE;
-    while seen::resident(&file)? == 0 {
+    while is_there[0] & 1 == 0 {
         ensure!(Instant::now() < deadline, "it does not begin");
         std::thread::yield_now();
+        first.mincore(&mut is_there)?;
     }
     child.kill()?;
     let resident = seen::resident(&file)?;
@@ -186,7 +265,7 @@ fn faults_go_on(ctx: &mut Ctx) -> Result<()> {
         best < 0.25,
         "a page fault or a write takes {best:.2} times as long as PRESERVE_FD, at best, which takes {whole:?}"
     );
-    // Of all that was filled meanwhile, nothing is lost to the session: it is found by the second look.
+    // With all that was filled meanwhile.
     session.preserve(&file, 0)?;
     if let Err((errno, _)) = session.prepare() {
         bail!("PREPARE: {errno:?}");
@@ -229,4 +308,105 @@ fn longest_stall(session: &Session, file: &File) -> Result<(Duration, Duration, 
         let took = preserve.join().expect("it does not panic")?;
         Ok((took, longest, count))
     })
+}
+
+/// Two memfds of two sessions are preserved at the same time, on as many CPUs.
+fn two_at_once(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it does not freeze what it preserves")?;
+    const HALF: u64 = SIZE / 2;
+    let device = Device::open()?;
+    let pair = ["one", "two"]
+        .map(|name| -> Result<_> { Ok((device.create_session(name)?, file_of(HALF, 1)?)) });
+    let [one, two] = pair;
+    let pair = [one?, two?];
+    // As in kill_while_preserving(): this says that it has begun.
+    let has_begun = |file: &File| memfd::punch(file, HALF, P) == Err(Errno::EPERM);
+    for _ in 0..ATTEMPTS {
+        let done = AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| -> Result<bool> {
+            let threads = pair.each_ref().map(|(session, file)| {
+                let done = &done;
+                scope.spawn(move || {
+                    let result = session.preserve(file, 0);
+                    done.store(true, Ordering::SeqCst);
+                    result
+                })
+            });
+            let mut seen = false;
+            while !seen && !done.load(Ordering::SeqCst) {
+                let both = pair.iter().all(|(_, file)| has_begun(file));
+                seen = both && !done.load(Ordering::SeqCst);
+            }
+            for thread in threads {
+                thread.join().expect("it does not panic")?;
+            }
+            Ok(seen)
+        })?;
+        if seen {
+            return Ok(());
+        }
+        pair.iter()
+            .try_for_each(|(session, _)| session.unpreserve(0))?;
+    }
+    bail!("one waits for the other")
+}
+
+/// On the only CPU, others run while PRESERVE_FD and UNPRESERVE_FD do.
+fn preserve_beside(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it may do otherwise")?;
+    let file = file(0)?;
+    let session = Device::open()?.create_session("finish")?;
+    for _ in 0..ATTEMPTS {
+        let preserve = longest_wait(|| Ok(session.preserve(&file, 0)?))?;
+        let unpreserve = longest_wait(|| Ok(session.unpreserve(0)?))?;
+        ctx.figure(&format!(
+            "PRESERVE_FD: {preserve:?}, UNPRESERVE_FD: {unpreserve:?}"
+        ));
+        if is_short(preserve) && is_short(unpreserve) {
+            session.preserve(&file, 0)?;
+            ctx.keep(session);
+            return Ok(());
+        }
+    }
+    bail!("others have to wait for all of it")
+}
+
+/// FINISH can be called once for each session: so there is but one attempt.
+fn finish_beside(ctx: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session("finish")?;
+    let file = session.retrieve(0)?;
+    let finish = longest_wait(|| Ok(session.finish()?))?;
+    ctx.figure(&format!("FINISH: {finish:?}"));
+    ensure!(is_short(finish), "others have to wait for all of it");
+    drop(file);
+    Ok(())
+}
+
+/// How long a call takes, and how long somebody who wanted the CPU meanwhile had to wait for it at most.
+fn longest_wait(call: impl FnOnce() -> Result<()>) -> Result<(Duration, Duration)> {
+    let (ready, done) = (Barrier::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            ready.wait();
+            let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+            while !done.load(Ordering::SeqCst) {
+                // To want the CPU again in a moment.
+                std::thread::sleep(Duration::from_millis(1));
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            longest
+        });
+        ready.wait();
+        let start = Instant::now();
+        let result = call();
+        let took = start.elapsed();
+        done.store(true, Ordering::SeqCst);
+        let longest = other.join().expect("it does not panic");
+        result.map(|()| (took, longest))
+    })
+}
+
+fn is_short((took, longest): (Duration, Duration)) -> bool {
+    longest < took / 3
 }

@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     Test::new("swapped_out", SWAP, &[preserve_swapped, check_swapped]),
     Test::new("swapped_and_let_go", SWAP, &[swap_and_let_go]),
     Test::new("swapped_after_arrival", SWAP, &[hand_on, swap_arrived]),
+    Test::new("cut_in_swap", SWAP, &[cut_in_swap, check_cut]),
     Test::new("huge_folios", Config::new(), &[preserve_huge, check_huge]),
     Test::new(
         "huge_by_advice",
@@ -112,6 +113,37 @@ fn swap_and_let_go(ctx: &mut Ctx) -> Result<()> {
     data::check(&file, 3, SIZE, &[whole(SIZE)])?;
     swap_out(ctx, &file, SIZE).context("after it was let go")?;
     data::check(&file, 3, SIZE, &[whole(SIZE)])
+}
+
+/// Where [`cut_in_swap`] cuts: at a page, within a folio of 64 KiB.
+const CUT: u64 = SIZE / 2 + 5 * PAGE as u64;
+
+/// The new end of a file lies within a folio that is swapped out: the kernel is done with it, and what was cut off is gone.
+fn cut_in_swap(ctx: &mut Ctx) -> Result<()> {
+    let file = memfd::create(SIZE)?;
+    memfd::fill_with_folios(&file, whole(SIZE), 64)?;
+    data::fill(&file, 5, whole(SIZE))?;
+    let before = memfd::folios_swapped_out(64)?;
+    swap_out(ctx, &file, SIZE)?;
+    ensure!(
+        memfd::folios_swapped_out(64)? > before,
+        "no folio was swapped out as a whole"
+    );
+    memfd::truncate(&file, CUT)?;
+    memfd::truncate(&file, SIZE)?;
+    data::check(&file, 5, SIZE, &[whole(CUT)])?;
+    swap_out(ctx, &file, CUT)?;
+    let session = Device::open()?.create_session("swap")?;
+    session.preserve(&file, 1)?;
+    ctx.keep(session);
+    Ok(())
+}
+
+fn check_cut(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session("swap")?;
+    data::check(&session.retrieve(1)?, 5, SIZE, &[whole(CUT)])?;
+    session.finish()?;
+    Ok(())
 }
 
 fn hand_on(ctx: &mut Ctx) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use super::common::luo::{Device, Session};
 use super::common::memfd_ops::{self, Op, OPS, POPULATED, SIZE};
+use super::common::modules::Recorder;
 use super::common::pages::PAGE;
 use super::common::seen::{self, Outline};
 use super::common::{memfd, refused};
@@ -28,7 +29,12 @@ pub const TESTS: &[Test] = &[
     ),
     Test::new(
         "everything_from_tables",
-        CONFIG,
+        STAYING,
+        &[preserve_shuffled, do_everything, check_again],
+    ),
+    Test::new(
+        "everything_from_singles",
+        STAYING,
         &[preserve_scattered, do_everything, check_again],
     ),
     Test::new(
@@ -45,6 +51,8 @@ pub const TESTS: &[Test] = &[
 ];
 
 const CONFIG: Config = Config::new().swap_mib(256).timeout_s(400);
+/// A scratch area so small that memory is not from there, and would be moved into large folios.
+const STAYING: Config = CONFIG.cmdline("kho_scratch=64M,16M,16M");
 
 /// Sessions: of files that are used before FINISH, and of such that are used after it.
 const SESSIONS: [&str; 2] = ["early", "late"];
@@ -53,9 +61,36 @@ fn preserve(ctx: &mut Ctx) -> Result<()> {
     preserve_all(ctx, memfd_ops::file)
 }
 
-/// Pages that are anywhere in memory are handed over as a table.
+/// Pages that are in any order in memory are handed over as a table.
+fn preserve_shuffled(ctx: &mut Ctx) -> Result<()> {
+    has_a_table(ctx, memfd_ops::shuffled)?;
+    preserve_all(ctx, memfd_ops::shuffled)
+}
+
+/// The same, and each of them is preserved by itself.
 fn preserve_scattered(ctx: &mut Ctx) -> Result<()> {
+    has_a_table(ctx, memfd_ops::scattered)?;
     preserve_all(ctx, memfd_ops::scattered)
+}
+
+/// Fails unless such a file is handed over by a table, as can be told by the memory that it takes.
+fn has_a_table(ctx: &mut Ctx, file: fn(u64) -> Result<File>) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let pages = || Ok::<_, anyhow::Error>(recorder.kept()?.context("KHO's debugfs")?.1);
+    let session = Device::open()?.create_session("first")?;
+    let file = file(0)?;
+    // The session has a page of its own as soon as it has a file.
+    session.preserve(&memfd::create(0)?, 1)?;
+    let before = pages()?;
+    session.preserve(&file, 2)?;
+    let more = pages()? - before;
+    // The description and the table: a list of them would take two pages behind the description.
+    ensure!(
+        more == POPULATED + 2,
+        "{more} pages for a file of {POPULATED}"
+    );
+    drop(session);
+    recorder.remove()
 }
 
 /// Folios are made of their pages when somebody wants them.

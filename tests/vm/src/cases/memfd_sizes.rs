@@ -300,6 +300,7 @@ fn preserve(ctx: &mut Ctx) -> Result<()> {
     only_ours(ctx, "it has no PREPARE, and fills holes")?;
     std::fs::write(SHMEM_ENABLED, "never").context(SHMEM_ENABLED)?;
     let session = Device::open()?.create_session("sizes")?;
+    let before = memfd::folios_made(HUGE >> 10)?;
     let mut files = Vec::new();
     for (seed, case) in (0..).zip(CASES) {
         let make = || -> Result<File> {
@@ -310,6 +311,8 @@ fn preserve(ctx: &mut Ctx) -> Result<()> {
         };
         files.push(make().with_context(|| format!("case {seed}"))?);
     }
+    let made = memfd::folios_made(HUGE >> 10)? - before;
+    ensure!(made > 10, "only {made} huge pages were to be had");
     for (token, file) in (1000..).zip(interleaved()?) {
         session.preserve(&file, token)?;
     }

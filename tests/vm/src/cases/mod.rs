@@ -29,6 +29,7 @@ mod hostile;
 mod hostile_users;
 mod ioctl_abi;
 mod kexec_refused;
+mod kexec_waits;
 mod lifetime;
 mod listing;
 mod luoctl;
@@ -40,9 +41,12 @@ mod memfd_kexec;
 mod memfd_memory;
 mod memfd_model;
 mod memfd_moved;
+mod memfd_poisoned;
+mod memfd_replaced;
 mod memfd_retrieved;
 mod memfd_seals;
 mod memfd_sizes;
+mod memfd_vast;
 mod model;
 mod module;
 mod names;
@@ -52,6 +56,7 @@ mod prepare;
 mod races;
 mod races_kexec;
 mod selftests;
+mod signalled;
 mod soak;
 mod vmm;
 mod watching;
@@ -87,6 +92,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("hostile_users", hostile_users::TESTS),
     ("ioctl_abi", ioctl_abi::TESTS),
     ("kexec_refused", kexec_refused::TESTS),
+    ("kexec_waits", kexec_waits::TESTS),
     ("lifetime", lifetime::TESTS),
     ("memfd_accounting", memfd_accounting::TESTS),
     ("memfd_charge", memfd_charge::TESTS),
@@ -98,9 +104,12 @@ const MODULES: &[(&str, &[Test])] = &[
     ("memfd_memory", memfd_memory::TESTS),
     ("memfd_model", memfd_model::TESTS),
     ("memfd_moved", memfd_moved::TESTS),
+    ("memfd_poisoned", memfd_poisoned::TESTS),
+    ("memfd_replaced", memfd_replaced::TESTS),
     ("memfd_retrieved", memfd_retrieved::TESTS),
     ("memfd_seals", memfd_seals::TESTS),
     ("memfd_sizes", memfd_sizes::TESTS),
+    ("memfd_vast", memfd_vast::TESTS),
     ("model", model::TESTS),
     ("module", module::TESTS),
     ("names", names::TESTS),
@@ -110,6 +119,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("order_each", order_each::TESTS),
     ("prepare", prepare::TESTS),
     ("selftests", selftests::TESTS),
+    ("signalled", signalled::TESTS),
     ("soak", soak::TESTS),
     ("vmm", vmm::TESTS),
     ("watching", watching::TESTS),

@@ -37,6 +37,11 @@ pub const TESTS: &[Test] = &[
         &[hand_on, killed_after_retrieve],
     ),
     Test::new("ordered", Config::new(), &[hand_on, ordered]),
+    Test::new(
+        "ordered_no_more",
+        Config::new(),
+        &[hand_on, ordered_no_more],
+    ),
 ];
 
 /// Four files in two sessions, with one number for id and token.
@@ -409,6 +414,21 @@ fn ordered(ctx: &mut Ctx) -> Result<()> {
     refused("it fails", session.retrieve(1), Errno::EIO)?;
     session.retrieve(2)?;
     recorder.expect("the turn of the next", "retrieve a1, retrieve b2")?;
+    session.finish()?;
+    drop((session, device.retrieve_session(NAMES[1])?));
+    leave(recorder)
+}
+
+/// Who retrieves a session again has not asked for an order.
+fn ordered_no_more(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let session = device.retrieve_session(NAMES[0])?;
+    session.set_flags(1)?;
+    recorder.fail("can_finish", 1, Errno::EBUSY)?;
+    drop(session);
+    let session = device.retrieve_session(NAMES[0])?;
+    session.retrieve(2).context("in any order")?;
     session.finish()?;
     drop((session, device.retrieve_session(NAMES[1])?));
     leave(recorder)

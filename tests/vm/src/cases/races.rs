@@ -7,7 +7,7 @@ use super::common::modules::{id_of, Inserted, Kind, Recorder};
 use super::common::refused;
 use crate::ctx::Ctx;
 use crate::kexec;
-use crate::process::{Child, Said};
+use crate::process::{self, Child, Said};
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -38,16 +38,22 @@ pub const TESTS: &[Test] = &[
         Config::new(),
         &[hand_on, while_retrieving],
     ),
+    Test::new(
+        "while_finishing",
+        Config::new(),
+        &[hand_on, while_finishing],
+    ),
 ];
 
 /// Longer than anything takes here.
-const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// A child that does something and says how it went.
-struct Doer(Child);
+pub struct Doer(pub Child);
 
 impl Doer {
-    fn new(act: impl FnOnce() -> Result<String, Errno>) -> Result<Self> {
+    /// Begins with it.
+    pub fn new(act: impl FnOnce() -> Result<String, Errno>) -> Result<Self> {
         use std::io::Write;
         Ok(Self(Child::spawn(|pipe| {
             let said = act().unwrap_or_else(|errno| format!("{errno:?}"));
@@ -56,7 +62,7 @@ impl Doer {
     }
 
     /// Fails unless it says this, and ends.
-    fn says(mut self, what: &str, wanted: &str) -> Result<()> {
+    pub fn says(mut self, what: &str, wanted: &str) -> Result<()> {
         let said = self.0.listen(LONG)?;
         ensure!(
             said == Said::Line(wanted.into()),
@@ -68,7 +74,7 @@ impl Doer {
 }
 
 /// Puts a file into a session, in a child, which waits in `callback` for the gate.
-fn preserve_held(
+pub fn preserve_held(
     ctx: &Ctx,
     recorder: &Recorder,
     session: &Session,
@@ -87,13 +93,10 @@ fn preserve_held(
 }
 
 /// Waits until a process waits in the kernel for what no signal ends.
-fn wait_until_stuck(ctx: &Ctx, pid: Pid) -> Result<()> {
-    ctx.wait_for("a process that waits", LONG, || state_of(pid) == Some('D'))
-}
-
-fn state_of(pid: Pid) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
+pub fn wait_until_stuck(ctx: &Ctx, pid: Pid) -> Result<()> {
+    ctx.wait_for("a process that waits", LONG, || {
+        process::state_of(pid) == Some('D')
+    })
 }
 
 fn entry_of(device: &Device, name: &str) -> Result<(u32, u64)> {
@@ -323,5 +326,27 @@ fn while_retrieving(ctx: &mut Ctx) -> Result<()> {
     )?;
     refused("finished", one.retrieve(1), Errno::ENOENT)?;
     drop((one, two, second, device));
+    recorder.remove()
+}
+
+/// A second FINISH is done when the first is: then all files are ordinary ones. Nobody else waits for it.
+fn while_finishing(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let one = device.retrieve_session("one")?;
+    recorder.hold("finish", 1)?;
+    let finish = || Doer::new(|| one.finish().map(|()| "finished".into()));
+    let first = finish()?;
+    recorder.wait_for(ctx, "finish b2 0")?;
+    let second = finish()?;
+    wait_until_stuck(ctx, second.0.pid())?;
+    ensure!(entry_of(&device, "one")? == (4, 0), "LIST_SESSIONS");
+    ensure!(one.state()? == (4, 0, 0), "GET_STATE");
+    drop(device.retrieve_session("two")?);
+    recorder.open_gate()?;
+    for finisher in [first, second] {
+        finisher.says("FINISH", "finished")?;
+    }
+    drop((one, device));
     recorder.remove()
 }

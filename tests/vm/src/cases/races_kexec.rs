@@ -24,6 +24,18 @@ pub const TESTS: &[Test] = &[Test::repeated("at_any_moment", Config::new(), &[st
 
 /// So many kexecs, unless it is said otherwise.
 const KEXECS: u64 = 4;
+/// So many have to meet all of [`WANTED`].
+const MANY: u64 = 100;
+/// What is to be under way at one kexec at least.
+const WANTED: [&str; 5] = [
+    "CREATE_SESSION",
+    "PRESERVE_FD",
+    "UNPRESERVE_FD",
+    "close a session",
+    KILL,
+];
+/// What a kill is called that was under way.
+const KILL: &str = "kill";
 /// How much the owners do before.
 const BEFORE: std::ops::Range<u64> = 40..1200;
 /// How long after the announcement of the kexec a process may be killed: until the other kernel runs.
@@ -39,7 +51,7 @@ struct Met {
     files: u64,
     steps: u64,
     kills: u64,
-    /// Commands that were under way.
+    /// What was under way, by name.
     under_way: BTreeMap<String, u64>,
 }
 
@@ -67,7 +79,7 @@ fn stage(ctx: &mut Ctx) -> Result<()> {
     if ctx.stage() as u64 > ctx.amount(KEXECS) {
         drop(device);
         recorder.remove()?;
-        met.show(ctx);
+        met.show(ctx)?;
         return Ok(());
     }
     ctx.set_baggage(postcard::to_allocvec(&met)?);
@@ -138,6 +150,9 @@ fn arrive(ctx: &Ctx, device: &Device, met: &mut Met) -> Result<()> {
     );
     let killed = journal.load(Word::Killed);
     met.kills += killed.min(1);
+    if killed == 1 {
+        met.count(KILL);
+    }
     for number in 0..OWNERS {
         let (begun, ended) = (
             journal.load(Word::Begun(number)),
@@ -153,7 +168,7 @@ fn arrive(ctx: &Ctx, device: &Device, met: &mut Met) -> Result<()> {
         if begun > ended {
             let step = owner.imagine();
             last = format!("{step} was under way");
-            *met.under_way.entry(step.command.name().into()).or_default() += 1;
+            met.count(step.name(&possible[0]));
             possible.push(owner.world);
         }
         possible.iter_mut().for_each(luo_model::World::kexec);
@@ -179,7 +194,14 @@ fn arrive(ctx: &Ctx, device: &Device, met: &mut Met) -> Result<()> {
 }
 
 impl Met {
-    fn show(&self, ctx: &Ctx) {
+    /// Counts something that was under way.
+    fn count(&mut self, what: &str) {
+        *self.under_way.entry(what.into()).or_default() += 1;
+    }
+
+    /// Shows what came of it all. Fails if none of some kexecs met a command that was under way, or many not all that
+    /// they are for.
+    fn show(&self, ctx: &Ctx) -> Result<()> {
         ctx.figure(&format!(
             "{} kexecs amid {} commands, with {} kills: {} sessions and {} files arrived",
             ctx.stage() - 1,
@@ -193,5 +215,17 @@ impl Met {
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
         ctx.figure(&format!("under way: {}", under_way.join(", ")));
+        ensure!(
+            ctx.stage() <= 20 || !under_way.is_empty(),
+            "no kexec met a command"
+        );
+        let missing = WANTED
+            .iter()
+            .find(|what| !self.under_way.contains_key(**what));
+        ensure!(
+            ctx.amount(KEXECS) < MANY || missing.is_none(),
+            "no kexec met {missing:?}"
+        );
+        Ok(())
     }
 }

@@ -27,6 +27,14 @@ pub fn crowd(all: usize, left: usize) -> Result<Mapping> {
     Ok(taken)
 }
 
+/// Whether the page at byte `start` of a mapping, which is touched, is in the way of the next kernel.
+pub fn is_page(map: &Mapping, start: usize) -> Result<bool> {
+    map.read(start);
+    let frame = frames::of_mapping(map.address() + start, 1)?[0];
+    ensure!(frame != 0, "a page is not mapped");
+    Ok(frames::scratch()?.iter().any(|area| area.contains(&frame)))
+}
+
 /// How a memfd lies in memory.
 #[derive(Debug)]
 pub struct Layout {

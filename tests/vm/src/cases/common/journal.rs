@@ -18,6 +18,8 @@ pub const BLOCK: usize = 512;
 /// Blocks of a page.
 pub const PER_PAGE: usize = PAGE / BLOCK;
 const WORDS: usize = BLOCK / 8;
+/// Where the file is mapped: it gets large folios only where these are aligned in memory, too.
+const ALIGN: usize = 2 << 20;
 
 /// Random numbers of which all come from the seed.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl Journaled {
     /// A file that has arrived with its journal.
     pub fn open(file: File, journal: File, pages: usize, seed: u64) -> Result<Self> {
         let blocks = pages * PER_PAGE;
-        let data = Mapping::new(&file, pages * PAGE)?;
+        let data = Mapping::aligned(&file, pages * PAGE, ALIGN)?;
         let versions = Mapping::new(&journal, blocks * 8)?;
         Ok(Self {
             file,

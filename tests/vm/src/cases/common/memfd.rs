@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -90,26 +91,53 @@ pub fn allow_folios(kib: u64, when: &str) -> Result<()> {
     std::fs::write(&path, when).with_context(|| format!("{} = {when}", path.display()))
 }
 
+/// How many folios of so many KiB memfds have got so far.
+pub fn folios_made(kib: u64) -> Result<u64> {
+    folio_count(kib, "shmem_alloc")
+}
+
+/// How many folios of so many KiB have gone to swap as a whole so far.
+pub fn folios_swapped_out(kib: u64) -> Result<u64> {
+    folio_count(kib, "swpout")
+}
+
+fn folio_count(kib: u64, of: &str) -> Result<u64> {
+    let path = folios(kib).join("stats").join(of);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(text.trim().parse()?)
+}
+
 /// Fills a part of a file with folios of `kib` KiB: what is first touched through a mapping is one. Fails unless there
 /// are as many as fit. Their bytes are ones and zeroes.
 pub fn fill_with_folios(file: &File, part: Extent, kib: u64) -> Result<()> {
-    let made = || -> Result<u64> {
-        let text = std::fs::read_to_string(folios(kib).join("stats/shmem_alloc"))?;
-        Ok(text.trim().parse()?)
-    };
     let size = kib << 10;
-    let before = made().context("folios that were made")?;
+    let before = folios_made(kib)?;
     allow_folios(kib, "always")?;
     let map = Mapping::aligned(file, file.metadata()?.len() as usize, size as usize)?;
     for start in (part.start..part.start + part.len).step_by(size as usize) {
         map.write(start as usize, 1);
     }
     allow_folios(kib, "never")?;
-    let (made, wanted) = (made()? - before, part.len.div_ceil(size));
+    let (made, wanted) = (folios_made(kib)? - before, part.len.div_ceil(size));
     ensure!(
         made >= wanted,
         "{made} folios of {kib} KiB instead of {wanted}"
     );
+    Ok(())
+}
+
+/// Makes the pages of a part of files: one after the other, but in no order of the file. Of one file alone they are a run
+/// in memory, else no two of a file are neighbours there. Their bytes are ones and zeroes.
+pub fn scatter(files: &[&File], part: Extent) -> Result<()> {
+    let page = PAGE as u64;
+    let count = part.len / page;
+    for i in 0..count {
+        // Each of them once: the prime number does not divide their number.
+        let at = part.start + i * 7919 % count * page;
+        for file in files {
+            file.write_all_at(&[1], at).context("making a page")?;
+        }
+    }
     Ok(())
 }
 
@@ -177,12 +205,17 @@ impl Mapping {
         if room == libc::MAP_FAILED {
             return Err(Errno::last());
         }
-        let start = (room as usize).next_multiple_of(align);
-        // SAFETY: the room just made, which nothing refers to; a part of it is used again at once.
-        unsafe { libc::munmap(room, len + align) };
+        let head = (room as usize).wrapping_neg() % align;
+        let len = len.next_multiple_of(super::pages::PAGE);
+        let start = room.wrapping_byte_add(head);
+        // Room that is not given back first: another thread might get it in between.
+        for (rest, len) in [(room, head), (start.wrapping_byte_add(len), align - head)] {
+            // SAFETY: what is left of the room just made, to which nothing refers.
+            let _ = unsafe { libc::munmap(rest, len) };
+        }
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
-        Self::at(start as *mut _, file, len, prot, flags)
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        Self::at(start, file, len, prot, flags)
     }
 
     fn at(
@@ -192,7 +225,7 @@ impl Mapping {
         prot: libc::c_int,
         flags: libc::c_int,
     ) -> Result<Self, Errno> {
-        // SAFETY: a new mapping, where nothing else is mapped.
+        // SAFETY: a new mapping, where nothing else is mapped but room kept for it.
         let start = unsafe { libc::mmap(place, len, prot, flags, file.as_raw_fd(), 0) };
         match start == libc::MAP_FAILED {
             true => Err(Errno::last()),
@@ -211,6 +244,12 @@ impl Mapping {
         assert!(start + len <= self.len.next_multiple_of(super::pages::PAGE));
         // SAFETY: within the mapping, which nothing but the methods here refers to.
         Errno::result(unsafe { libc::madvise(self.start.byte_add(start), len, advice) }).map(drop)
+    }
+
+    /// Makes large folios of a part of it: MADV_COLLAPSE, which the libc crate does not know.
+    pub fn collapse(&self, start: usize, len: usize) -> Result<(), Errno> {
+        const MADV_COLLAPSE: libc::c_int = 25;
+        self.advise_part(start, len, MADV_COLLAPSE)
     }
 
     /// mincore(2) of all of it: an entry for each page.

@@ -48,14 +48,22 @@ pub fn file(seed: u64) -> Result<File> {
     Ok(file)
 }
 
-/// The same, but no two pages of the first run follow each other in memory.
+/// The same, but no two pages of the first run follow each other in memory; they are a run there, in another order.
+pub fn shuffled(seed: u64) -> Result<File> {
+    among(seed, &[])
+}
+
+/// The same, but no two are neighbours in memory.
 pub fn scattered(seed: u64) -> Result<File> {
+    among(seed, &[memfd::create(SIZE)?])
+}
+
+/// The pages of the first run are made in no order of the file, and in turn with those of others.
+fn among(seed: u64, others: &[File]) -> Result<File> {
     let file = memfd::create(SIZE)?;
-    let count = EXTENTS[0].len / P;
-    for i in 0..count {
-        // Each of them once: 3 does not divide their number.
-        data::fill(&file, seed, pages(3 * i % count, 1))?;
-    }
+    let all: Vec<_> = others.iter().chain([&file]).collect();
+    memfd::scatter(&all, EXTENTS[0])?;
+    data::fill(&file, seed, EXTENTS[0])?;
     fill_rest(&file, seed)?;
     Ok(file)
 }
@@ -134,7 +142,9 @@ pub const OPS: &[(&str, Op)] = &[
     ),
     ("MADV_COLLAPSE", Op::Run(collapse)),
     ("mlock", Op::Run(lock)),
+    ("POSIX_FADV_DONTNEED", Op::Run(dont_need)),
     ("copies", Op::Run(copies)),
+    ("copies in", Op::Run(copies_in)),
     ("fork", Op::Run(fork)),
     ("seals", Op::Run(seals)),
     ("smaps", Op::Run(smaps)),
@@ -252,12 +262,28 @@ fn page_out(file: &File) -> Result<String> {
     Ok(format!("{before:?} {sum} {after:?}"))
 }
 
+/// What a file on a disk loses can be read again: there is no other copy of these pages, be they there yet or not.
+fn dont_need(file: &File) -> Result<String> {
+    let drop_pages = || {
+        // SAFETY: a descriptor and numbers.
+        let done =
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        ensure!(done == 0, "posix_fadvise: {}", Errno::from_raw(done));
+        Ok(())
+    };
+    drop_pages()?;
+    let map = Mapping::new(file, LEN)?;
+    let sum: u64 = (0..LEN).step_by(PAGE).map(|i| u64::from(map.read(i))).sum();
+    drop(map);
+    drop_pages()?;
+    Ok(format!("{sum}"))
+}
+
 fn collapse(file: &File) -> Result<String> {
     const HUGE: usize = 2 << 20;
-    const MADV_COLLAPSE: libc::c_int = 25;
     // Only an address that is aligned as the file is can be that of a huge page.
     let map = Mapping::aligned(file, LEN, HUGE)?;
-    Ok(format!("{:?}", map.advise_part(0, HUGE, MADV_COLLAPSE)))
+    Ok(format!("{:?}", map.collapse(0, HUGE)))
 }
 
 fn lock(file: &File) -> Result<String> {
@@ -311,6 +337,38 @@ fn copies(file: &File) -> Result<String> {
     // SAFETY: a descriptor and numbers.
     let ahead = Errno::result(unsafe { libc::readahead(fd, 100 * P as libc::off64_t, 10 * PAGE) });
     Ok(format!("{piece:?} {copied:?} {ahead:?}"))
+}
+
+/// splice(2) and sendfile(2) into the file, and a write to a mapping of it by way of /proc/self/mem, which takes its pages
+/// without a fault: each from a run on into the hole behind.
+fn copies_in(file: &File) -> Result<String> {
+    const COUNT: usize = 2 * PAGE + 100;
+    let fd = file.as_raw_fd();
+    let bytes = data::bytes(815, 0, COUNT);
+
+    let (reader, writer) = nix::unistd::pipe()?;
+    File::from(writer).write_all(&bytes)?;
+    let mut to = 520 * P as libc::loff_t - 70;
+    // SAFETY: descriptors, and an offset of ours.
+    let spliced = Errno::result(unsafe {
+        let from = reader.as_raw_fd();
+        libc::splice(from, std::ptr::null_mut(), fd, &mut to, COUNT, 0)
+    })
+    .context("splice")?;
+
+    let from = memfd::create(0)?;
+    from.write_all_at(&bytes, 0)?;
+    memfd::seek(file, 560 * P - 1001)?;
+    // SAFETY: descriptors; the position is that of the file.
+    let sent = unsafe { libc::sendfile(fd, from.as_raw_fd(), std::ptr::null_mut(), COUNT) };
+    let sent = Errno::result(sent).context("sendfile")?;
+
+    let map = Mapping::new(file, LEN)?;
+    let memory = File::options().write(true).open("/proc/self/mem")?;
+    memory
+        .write_all_at(&bytes, map.address() as u64 + 601 * P - 33)
+        .context("/proc/self/mem")?;
+    Ok(format!("{spliced} {to} {sent} {}", memfd::position(file)?))
 }
 
 /// A child writes where the parent has not looked yet, and the other way round.

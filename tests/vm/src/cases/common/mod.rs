@@ -23,6 +23,7 @@ pub mod owned;
 pub mod pages;
 pub mod scene;
 pub mod seen;
+pub mod stalled;
 
 use crate::cases::common::luo::{ioctl, Device, FdArg, Session, SessionArg, PRESERVE_FD};
 use crate::ctx::Ctx;

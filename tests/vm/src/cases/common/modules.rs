@@ -267,6 +267,16 @@ impl Recorder {
         Self::write("linked", if linked { "1" } else { "0" }).context("linked")
     }
 
+    /// Unregisters the FLB of the part in Rust, or registers it again, for no handler.
+    pub fn link_rust(&self, linked: bool) -> Result<(), Errno> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open("/dev/luo-recorder-c")
+            .map_err(errno)?;
+        let word = if linked { "link" } else { "unlink" };
+        file.write_all(word.as_bytes()).map_err(errno)
+    }
+
     /// Lets a callback ask for FLB "x" or "y" in the new kernel, and note what it was told.
     pub fn ask(&self, callback: &str, flb: &str) -> Result<()> {
         Self::write("ask", &format!("{callback} {flb}")).context("ask")

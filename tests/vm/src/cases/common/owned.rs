@@ -4,7 +4,7 @@
 //! `slab_debug=U,kmalloc-*`.
 
 use crate::ctx::Ctx;
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
@@ -29,6 +29,13 @@ fn is_in_allocator(line: &str) -> bool {
 pub struct Owned(BTreeMap<String, i64>);
 
 impl Owned {
+    /// Counts. Fails if there is nothing: luo.ko holds something as long as it is there.
+    pub fn of_inserted() -> Result<Self> {
+        let owned = Self::now()?;
+        ensure!(!owned.0.is_empty(), "the kernel does not tell who asked");
+        Ok(owned)
+    }
+
     /// Counts.
     pub fn now() -> Result<Self> {
         let mut owned = Self::default();
@@ -60,20 +67,28 @@ impl Owned {
     }
 
     /// What there is more of now, and how much.
-    fn more(&self, now: &Self) -> Vec<String> {
+    fn more(&self, now: &Self) -> Vec<(i64, String)> {
         let more = now.0.iter().filter_map(|(place, count)| {
             let before = self.0.get(place).copied().unwrap_or(0);
-            (*count > before).then(|| format!("{} of {place}", count - before))
+            (*count > before).then(|| (count - before, place.clone()))
         });
         more.collect()
     }
 
     /// Fails unless luo.ko comes to hold no more than this: some of it is freed a little later.
     pub fn expect_no_more(&self, ctx: &Ctx, what: &str) -> Result<()> {
+        self.expect_few_more(ctx, what, 0)
+    }
+
+    /// The same, but for as many objects.
+    pub fn expect_few_more(&self, ctx: &Ctx, what: &str, few: i64) -> Result<()> {
         let mut more = Vec::new();
         ctx.wait_for("all of it is freed", Duration::from_secs(20), || {
-            more = Self::now().map_or_else(|err| vec![format!("{err:#}")], |now| self.more(&now));
-            more.is_empty()
+            more = Self::now().map_or_else(
+                |err| vec![(i64::MAX, format!("{err:#}"))],
+                |now| self.more(&now),
+            );
+            more.iter().map(|(count, _)| count).sum::<i64>() <= few
         })
         .with_context(|| format!("{what}: luo.ko still holds {more:#?}"))
     }

@@ -10,6 +10,7 @@ use super::owned::Owned;
 use super::pages::PAGE;
 use super::seen::Outline;
 use crate::ctx::Ctx;
+use crate::procfs::{self, number_in};
 use anyhow::{ensure, Context, Result};
 use std::fs::File;
 
@@ -39,11 +40,12 @@ impl Scene {
             device,
             recorder,
             faults,
-            owned: Owned::now()?,
+            owned: Owned::of_inserted()?,
         })
     }
 
-    /// All sessions with their states and numbers of files, what KHO preserves, who uses luo.ko, open descriptors.
+    /// All sessions with their states and numbers of files, what KHO preserves, pages that are pinned, who uses luo.ko,
+    /// open descriptors.
     pub fn state(&self) -> Result<String> {
         let (sessions, total) = self.device.list_sessions(0, 512)?;
         ensure!(sessions.len() as u64 == total, "{total} sessions");
@@ -52,8 +54,9 @@ impl Scene {
             .map(|entry| (entry.name(), entry.state, entry.flags, entry.nr_files))
             .collect();
         Ok(format!(
-            "sessions {sessions:?}, KHO {:?}, references {}, descriptors {}",
+            "sessions {sessions:?}, KHO {:?}, pins {}, references {}, descriptors {}",
             self.recorder.kept()?,
+            pins()?,
             references()?,
             super::open_fds()?
         ))
@@ -67,7 +70,12 @@ impl Scene {
 
     /// Fails if luo.ko holds more than in the beginning.
     pub fn expect_no_more(&self, ctx: &Ctx) -> Result<()> {
-        self.owned.expect_no_more(ctx, "at the end")
+        self.expect_few_more(ctx, 0)
+    }
+
+    /// The same, but for as many objects.
+    pub fn expect_few_more(&self, ctx: &Ctx, few: i64) -> Result<()> {
+        self.owned.expect_few_more(ctx, "at the end", few)
     }
 
     /// The same, and nothing is left to be handed over.
@@ -77,6 +85,14 @@ impl Scene {
         self.recorder.nothing_left()?;
         self.recorder.remove()
     }
+}
+
+/// How many pages are pinned, each as often as it is.
+fn pins() -> Result<i64> {
+    procfs::refresh_vmstat()?;
+    let [acquired, released] = ["nr_foll_pin_acquired", "nr_foll_pin_released"]
+        .map(|word| number_in("/proc/vmstat", word));
+    Ok(acquired? - released?)
 }
 
 /// How many there are that keep luo.ko loaded.

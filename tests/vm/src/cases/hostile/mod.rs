@@ -5,6 +5,7 @@
 //! anybody else's.
 
 mod classes;
+mod flbs;
 mod roots;
 mod victim;
 
@@ -20,7 +21,7 @@ use luo_handover::write::{self, Contents, Memfd, Range, Session};
 use nix::errno::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use victim::{Format, Victim, BYSTANDER, VICTIM};
+use victim::{Victim, BYSTANDER, VICTIM};
 
 /// The cases.
 pub const TESTS: &[Test] = &[
@@ -28,13 +29,14 @@ pub const TESTS: &[Test] = &[
     Test::new("discarded", BARE, &[forge, |ctx| discard(ctx, false)]),
     Test::new("tables_discarded", BARE, &[forge, |ctx| discard(ctx, true)]),
     Test::new("roots", BARE, roots::STAGES),
+    Test::new("flbs", BARE, flbs::STAGES),
 ];
 
 const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
 
 /// A good session with a file that lists all data there is.
 const LEDGER: &str = "ledger";
-const LEDGER_PAGES: u64 = 256;
+const LEDGER_PAGES: u64 = 512;
 
 fn classes() -> impl Iterator<Item = &'static Class> {
     CLASSES.iter().copied().flatten()
@@ -46,7 +48,7 @@ fn forge(ctx: &mut Ctx) -> Result<()> {
     };
     let mut memory = forger.memory();
     let mut sessions: Vec<_> = classes()
-        .map(|class| victim::session(class.name, class.format))
+        .map(|class| victim::session(&class.session(), class.format))
         .collect();
     sessions.push(ledger());
     let root_pa = write::handover(&mut memory, 1, &sessions).root_pa;
@@ -130,7 +132,7 @@ fn insert(ctx: &mut Ctx) -> Result<(Forger, Device)> {
         let (Outcome::Gone(why) | Outcome::Alone(why)) = class.outcome else {
             continue;
         };
-        let name = format!("[{}]", class.name);
+        let name = format!("[{}]", class.session());
         let says = |line: &&String| {
             line.contains("refused")
                 && line.contains(why)
@@ -155,27 +157,34 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
     let pages = read_ledger(&device)?;
     let (mut held, mut kept) = (Vec::new(), Vec::new());
     for (i, class) in classes().enumerate() {
-        let name = class.name;
+        let name = &class.session();
+        let named = || name.clone();
         if let Outcome::Gone(_) = class.outcome {
             kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
             refused(name, device.retrieve_session(name), Errno::ENOENT)?;
             continue;
         }
-        let session = device.retrieve_session(name).context(name)?;
+        let session = device.retrieve_session(name).with_context(named)?;
         ctx.log().lines()?;
         let first = session.retrieve(VICTIM);
         match class.outcome {
             Outcome::Lost(errno, why) => {
                 kept.push(victim::seed(i, VICTIM));
                 refused(name, first, errno)?;
-                ctx.log().expect(why).context(name)?;
+                let lines = ctx.log().lines()?;
+                for wanted in [why, &format!("session [{name}]: ")] {
+                    ensure!(
+                        lines.iter().any(|line| line.contains(wanted)),
+                        "{name}: no line with {wanted:?}, but {lines:#?}"
+                    );
+                }
                 // What was not understood once is not looked at again.
                 if errno != Errno::ENOENT {
                     refused(name, session.retrieve(VICTIM), errno)?;
                 }
             }
             _ => {
-                let first = first.context(name)?;
+                let first = first.with_context(named)?;
                 check(&first, class, i, VICTIM)?;
                 held.push((first, class, i, VICTIM));
             }
@@ -193,7 +202,7 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
             Outcome::Lost(Errno::ENOENT, _) => {
                 refused(name, session.finish(), Errno::EBUSY)?;
             }
-            _ => session.finish().context(name)?,
+            _ => session.finish().with_context(named)?,
         }
     }
     let pressed = press(ctx)?;
@@ -213,33 +222,33 @@ fn discard(ctx: &mut Ctx, with_tables: bool) -> Result<()> {
     let mut kept = Vec::new();
     // What is good comes first: pages of it are claimed by others.
     let chosen = |class: &Class| {
-        matches!(class.outcome, Outcome::Good)
-            || matches!(class.format, Format::Tables) == with_tables
+        matches!(class.outcome, Outcome::Good) || class.format.has_table() == with_tables
     };
     for (i, class) in classes().enumerate().filter(|(_, it)| chosen(it)) {
-        let name = class.name;
+        let name = &class.session();
+        let named = || name.clone();
         if let Outcome::Gone(_) = class.outcome {
             kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
             continue;
         }
-        let session = device.retrieve_session(name).context(name)?;
+        let session = device.retrieve_session(name).with_context(named)?;
         ctx.log().lines()?;
         match class.outcome {
             Outcome::Lost(Errno::ENOENT, _) => {
                 refused(name, session.finish(), Errno::EBUSY)?;
                 kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
             }
-            Outcome::Lost(_, ONE_PLACE) => session.finish().context(name)?,
+            Outcome::Lost(_, ONE_PLACE) => session.finish().with_context(named)?,
             Outcome::Lost(_, why) => {
-                session.finish().context(name)?;
-                ctx.log().expect(why).context(name)?;
+                session.finish().with_context(named)?;
+                ctx.log().expect(why).with_context(named)?;
                 kept.push(victim::seed(i, VICTIM));
             }
             Outcome::Alone(_) => {
-                session.finish().context(name)?;
+                session.finish().with_context(named)?;
                 kept.push(victim::seed(i, BYSTANDER));
             }
-            Outcome::Good | Outcome::Gone(_) => session.finish().context(name)?,
+            Outcome::Good | Outcome::Gone(_) => session.finish().with_context(named)?,
         }
     }
     let pressed = press(ctx)?;

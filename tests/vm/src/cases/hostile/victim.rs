@@ -20,6 +20,8 @@ pub enum Format {
     Extents,
     /// Extents, and a table among them.
     Tables,
+    /// The same, with so many extents that the last of them and the table are in an array.
+    Many,
     /// Extents of large folios: more than are claimed at a time, and one of another size.
     Folios,
 }
@@ -30,12 +32,32 @@ const FOLIOS: (u64, u32) = (70, 2);
 /// Number of pages of the placed range of a memfd with a table: its last ones, in reverse.
 const PLACED: u64 = 32;
 
+/// How many extents there are of which two, and a table of the last, have no room beside the description.
+const NR_MANY: usize = Victim::IN_HEAD as usize + 3;
+
+/// These extents.
+const MANY: [(u64, u64); NR_MANY] = {
+    let mut extents = [(512, 512); NR_MANY];
+    let mut i = 0;
+    while i < NR_MANY - 1 {
+        // With a hole behind each: or they were one.
+        extents[i] = (2 * i as u64, 1);
+        i += 1;
+    }
+    extents
+};
+
 impl Format {
+    /// Whether it has a table.
+    pub fn has_table(self) -> bool {
+        matches!(self, Self::Tables | Self::Many)
+    }
+
     /// Size of each memfd.
     fn size(self) -> u64 {
         match self {
             Self::V2 | Self::Extents => 16 * 4096,
-            Self::Tables | Self::Folios => 1024 * 4096,
+            Self::Tables | Self::Many | Self::Folios => 1024 * 4096,
         }
     }
 
@@ -45,6 +67,7 @@ impl Format {
             Self::V2 => &[(0, 1), (1, 1), (4, 4)],
             Self::Extents => &[(0, 3), (5, 2), (8, 4)],
             Self::Tables => &[(0, 3), (5, 2), (512, 512)],
+            Self::Many => &MANY,
             Self::Folios => &[(0, FOLIOS.0 << FOLIOS.1), (512, 512)],
         }
     }
@@ -78,30 +101,33 @@ impl Format {
                 };
                 Contents::Ranges(small.chain([large]).collect())
             }
-            Self::Tables => Contents::Tables {
-                ranges: vec![Range {
-                    order: 0,
-                    extents: vec![extent(0), extent(1)],
-                }],
-                placed: vec![PLACED],
-                tables: vec![Table {
-                    index: extent(2).0,
-                    slots: (0..extent(2).1)
-                        .rev()
-                        .map(|left| match left {
-                            ..PLACED => Slot::Placed(0, left),
-                            _ => Slot::Single,
-                        })
-                        .collect(),
-                }],
-            },
+            Self::Tables | Self::Many => {
+                let (&table, extents) = self.extents().split_last().expect("a table");
+                Contents::Tables {
+                    ranges: vec![Range {
+                        order: 0,
+                        extents: extents.to_vec(),
+                    }],
+                    placed: vec![PLACED],
+                    tables: vec![Table {
+                        index: table.0,
+                        slots: (0..table.1)
+                            .rev()
+                            .map(|left| match left {
+                                ..PLACED => Slot::Placed(0, left),
+                                _ => Slot::Single,
+                            })
+                            .collect(),
+                    }],
+                }
+            }
         }
     }
 
     /// The encoding of the file with this token: a bystander has nothing that takes much memory.
     fn of(self, token: u64) -> Self {
         match (self, token) {
-            (Self::Tables | Self::Folios, BYSTANDER) => Self::Extents,
+            (Self::Tables | Self::Many | Self::Folios, BYSTANDER) => Self::Extents,
             (format, _) => format,
         }
     }
@@ -132,6 +158,7 @@ pub fn session(name: &str, format: Format) -> Session {
 pub struct Victim<'a> {
     /// All of it.
     pub memory: &'a mut Memory,
+    format: Format,
     /// The root of the handover.
     pub root: Place,
     /// A page that is not preserved.
@@ -144,7 +171,7 @@ pub struct Victim<'a> {
     pub file: Place,
     /// The description of that.
     pub memfd: Place,
-    /// The entries of the description.
+    /// The entries of the description: those of the array, if there is one.
     pub entries: Place,
     /// The entry of another session, which is good and comes before this one.
     pub good: Place,
@@ -163,7 +190,9 @@ impl<'a> Victim<'a> {
         let file = locate::file(memory, session, 0);
         let memfd = file.follow(memory, locate::file::DATA);
         let entries = match format {
-            Format::V2 => memfd.follow(memory, locate::memfd::CHUNK).follow(memory, 1),
+            Format::V2 | Format::Many => {
+                memfd.follow(memory, locate::memfd::CHUNK).follow(memory, 1)
+            }
             _ => Place {
                 offset: 8 * locate::memfd::ENTRIES,
                 ..memfd
@@ -172,6 +201,7 @@ impl<'a> Victim<'a> {
         let good = locate::session(memory, root_pa, 0);
         Self {
             memory,
+            format,
             root: Place::page(root_pa),
             lost,
             kernel,
@@ -206,6 +236,19 @@ impl<'a> Victim<'a> {
         (self.entries.get(self.memory, 2 * entry) & flags::FRAME) << 12
     }
 
+    /// The first chunk of its array.
+    pub fn chunk(&self) -> Place {
+        self.memfd.follow(self.memory, locate::memfd::CHUNK)
+    }
+
+    /// The address of a page of its data that is preserved by itself.
+    pub fn single_page(&self) -> u64 {
+        match self.format {
+            Format::Tables | Format::Many => self.slot(7),
+            _ => self.frame(0),
+        }
+    }
+
     /// Its table, which the last of its entries tells of.
     pub fn table(&self) -> Place {
         let pfn = self.entries.get(self.memory, 2 * Self::TABLE) & flags::FRAME;
@@ -222,6 +265,18 @@ impl<'a> Victim<'a> {
         (self.table().get(self.memory, slot) & flags::FRAME) << 12
     }
 
+    /// Lists its table once more, for the beginning of the file.
+    pub fn second_table(&mut self) {
+        let entry = self.entries.get(self.memory, 2 * Self::TABLE);
+        self.set(self.entries, 2 * Self::TABLE + 2, entry);
+        self.set(self.entries, 2 * Self::TABLE + 3, 512 << 32);
+        self.change(self.memfd, locate::memfd::NR_ENTRIES, |nr_entries| {
+            nr_entries + 1
+        });
+    }
+
+    /// How many extents there are beside a description.
+    pub const IN_HEAD: u64 = 253;
     /// The number of the entry of the placed range.
     pub const RANGE: usize = 2;
     /// The number of the entry of the table.

@@ -3,7 +3,7 @@
 //! All at the same time: owners that each have their own, and processes that are killed in the midst of it.
 
 use super::owner::{letter, new_world, process_of, Journal, Owner, Team, OWNERS, PROCESSES};
-use super::{commands, finish_all};
+use super::{commands, finish_all, replay};
 use crate::cases::common::ext::{text, UPDATED};
 use crate::cases::common::luo::Device;
 use crate::cases::common::modules::Recorder;
@@ -28,7 +28,7 @@ struct State {
 
 /// One kernel.
 pub fn stage(ctx: &mut Ctx) -> Result<()> {
-    run(ctx).with_context(|| format!("make model SEED={}", ctx.seed()))
+    run(ctx).with_context(|| replay(ctx))
 }
 
 fn run(ctx: &mut Ctx) -> Result<()> {

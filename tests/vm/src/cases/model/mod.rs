@@ -31,6 +31,11 @@ fn commands(ctx: &Ctx) -> u64 {
     ctx.amount(24_000)
 }
 
+/// What to run to have the same commands again: how many the last kernel has depends on how many there are in all.
+fn replay(ctx: &Ctx) -> String {
+    format!("make model N={} SEED={}", commands(ctx), ctx.seed())
+}
+
 /// Finishes all sessions that the previous kernel handed over, or those of an owner.
 fn finish_all(device: &Device, owner: Option<u8>) -> Result<()> {
     for entry in device.list_sessions(0, 100)?.0 {

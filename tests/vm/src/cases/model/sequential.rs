@@ -2,8 +2,8 @@
 
 //! One command at a time, by any thread of any process: every answer is to be exactly the model's.
 
-use super::commands;
 use super::crew::Crew;
+use super::{commands, replay};
 use crate::cases::common::ext::text;
 use crate::cases::common::luo::Device;
 use crate::ctx::Ctx;
@@ -193,11 +193,7 @@ impl Shrink {
             }
             None => "it takes more than the sessions of one kernel before it".into(),
         };
-        format!(
-            "{}\n{found}\nto repeat it: make model SEED={}",
-            self.why,
-            ctx.seed()
-        )
+        format!("{}\n{found}\nto repeat it: {}", self.why, replay(ctx))
     }
 }
 

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! reboot(KEXEC) has to wait for commands that are under way: for these alone, and it says so.
+
+use super::common::luo::Device;
+use super::common::memfd;
+use super::common::modules::{Kind, Recorder};
+use super::races::{preserve_held, Doer, LONG};
+use crate::ctx::Ctx;
+use crate::kexec;
+use crate::kmsg::Log;
+use crate::test::{Config, Test};
+use anyhow::{ensure, Result};
+use nix::errno::Errno;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new("named", Config::new(), &[named]),
+    Test::new("busy", Config::new(), &[busy]),
+];
+
+/// Where a kexec has to wait for long, the log says for whom.
+fn named(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let first = device.create_session("first")?;
+    first.preserve(&recorder.open(Kind::B, 7)?, 7)?;
+    let slow = device.create_session("slow")?;
+    ctx.kexec_load()?;
+    let mut log = Log::from_now()?;
+    let doer = preserve_held(ctx, &recorder, &slow, 1, "preserve")?;
+    let rebooter = Doer::new(|| Err(kexec::execute()))?;
+    ctx.wait_for("a line of the log", LONG, || {
+        log.expect("session [slow]: reboot() waits").is_ok()
+    })?;
+    recorder.take()?;
+    // Opens the gate, too.
+    recorder.fail("freeze", 1, Errno::EIO)?;
+    doer.says("PRESERVE_FD", "preserved")?;
+    rebooter.says("reboot()", "EIO")?;
+    recorder.expect("it waited for that alone", "freeze a1, unfreeze b7")?;
+    drop((first, slow));
+    recorder.remove()
+}
+
+/// A session to which one command comes after the other is waited for no longer than for one of them.
+fn busy(ctx: &mut Ctx) -> Result<()> {
+    const ATTEMPTS: usize = 10;
+    const THREADS: usize = 4;
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let busy = device.create_session("busy")?;
+    let last = device.create_session("last")?;
+    last.preserve(&recorder.open(Kind::B, 1)?, 1)?;
+    ctx.kexec_load()?;
+    let none = memfd::create(0)?;
+    busy.preserve(&none, 1)?;
+    let done = AtomicBool::new(false);
+    let best = std::thread::scope(|scope| -> Result<Duration> {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    // The token is taken.
+                    let _ = busy.preserve(&none, 1);
+                }
+            });
+        }
+        let attempt = || -> Result<Duration> {
+            recorder.fail("freeze", 1, Errno::EIO)?;
+            let start = Instant::now();
+            let errno = kexec::execute();
+            ensure!(errno == Errno::EIO, "reboot(): {errno:?}");
+            Ok(start.elapsed())
+        };
+        let attempts: Result<Vec<_>> = (0..ATTEMPTS).map(|_| attempt()).collect();
+        done.store(true, Ordering::SeqCst);
+        let attempts = attempts?;
+        ctx.figure(&format!("reboot() that is refused: {attempts:?}"));
+        Ok(attempts.into_iter().min().unwrap_or(Duration::MAX))
+    })?;
+    ensure!(
+        best < Duration::from_millis(200),
+        "it takes {best:?} at best"
+    );
+    drop((busy, last));
+    recorder.remove()
+}

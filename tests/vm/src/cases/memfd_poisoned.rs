@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that the hardware has lost: a memfd that has some cannot be preserved, and says so; without it, it can.
+
+use super::common::data::{self, whole, Extent};
+use super::common::in_the_way::{self, BLOCK};
+use super::common::luo::{Device, Session};
+use super::common::memfd::{self, Mapping};
+use super::common::pages::PAGE;
+use super::common::{only_ours, refused};
+use crate::ctx::Ctx;
+use crate::kmsg::Log;
+use crate::process::Child;
+use crate::test::{Config, Test};
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new("small", CONFIG, &[small, arrived]),
+    Test::new("large", CONFIG, &[large, arrived]),
+    Test::new("in_the_way", CONFIG, &[in_the_way, arrived]),
+    Test::new("late", CONFIG, &[late, arrived]),
+];
+
+const CONFIG: Config = Config::new().memory_mib(1536).timeout_s(400);
+const SEED: u64 = 5;
+const LARGE: u64 = (BLOCK * PAGE) as u64;
+const SIZE: u64 = 2 * LARGE;
+/// The page that is lost.
+const LOST: u64 = LARGE + 7 * PAGE as u64;
+/// Far longer than anything takes here.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Has the kernel believe that the hardware has lost a page, which is mapped nowhere else.
+fn lose(file: &File) -> Result<()> {
+    // Whoever does this is who touches it.
+    Child::spawn(|_| {
+        if let Ok(map) = Mapping::new(file, SIZE as usize) {
+            map.read(LOST as usize);
+            let _ = map.advise_part(LOST as usize, PAGE, libc::MADV_HWPOISON);
+        }
+    })?
+    .wait()?;
+    refused("reading it", read_lost(file), Errno::EIO)
+}
+
+fn read_lost(file: &File) -> Result<(), Errno> {
+    match file.read_exact_at(&mut [0; PAGE], LOST) {
+        Ok(()) => Ok(()),
+        Err(err) => Err(Errno::from_raw(err.raw_os_error().unwrap_or(0))),
+    }
+}
+
+/// PRESERVE_FD is refused at once, and nothing is left of it.
+fn is_refused(session: &Session, file: &File) -> Result<()> {
+    let mut log = Log::from_now()?;
+    Child::run(LONG, || {
+        refused("PRESERVE_FD", session.preserve(file, 1), Errno::EHWPOISON)
+    })?;
+    log.expect("cannot preserve fd")?;
+    ensure!(session.state()? == (1, 0, 0), "{:?}", session.state());
+    memfd::truncate(file, 2 * SIZE).context("growing it")?;
+    memfd::truncate(file, SIZE).context("shrinking it")
+}
+
+/// Without what is lost it is a memfd like any other, of which the page is a hole.
+fn let_go_and_preserve(ctx: &mut Ctx, session: Session, file: File) -> Result<()> {
+    memfd::punch(&file, LOST / LARGE * LARGE, LARGE).context("punching it")?;
+    session.preserve(&file, 1)?;
+    ctx.keep((session, file));
+    Ok(())
+}
+
+fn arrived(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session("lost")?;
+    let file = session.retrieve(1)?;
+    let there = whole(LOST / LARGE * LARGE);
+    data::check(&file, SEED, SIZE, &[there])?;
+    session.finish()?;
+    Ok(())
+}
+
+/// PRESERVE_FD of a memfd that was made so, and has lost a page then.
+fn preserve(ctx: &mut Ctx, make: impl FnOnce() -> Result<File>) -> Result<()> {
+    only_ours(ctx, "it hands over what is lost, or waits for ever")?;
+    let session = Device::open()?.create_session("lost")?;
+    let file = make()?;
+    lose(&file)?;
+    is_refused(&session, &file)?;
+    let_go_and_preserve(ctx, session, file)
+}
+
+fn filled() -> Result<File> {
+    let file = memfd::create(SIZE)?;
+    data::fill(&file, SEED, whole(SIZE))?;
+    Ok(file)
+}
+
+fn small(ctx: &mut Ctx) -> Result<()> {
+    preserve(ctx, filled)
+}
+
+/// The page is in a large folio, which can be split for it.
+fn large(ctx: &mut Ctx) -> Result<()> {
+    preserve(ctx, || {
+        let file = memfd::create(SIZE)?;
+        memfd::fill_with_folios(&file, whole(SIZE), LARGE >> 10)?;
+        data::fill(&file, SEED, whole(SIZE))?;
+        Ok(file)
+    })
+}
+
+/// The page is where the next kernel boots, and cannot be moved from there.
+fn in_the_way(ctx: &mut Ctx) -> Result<()> {
+    /// Where one page comes from is chance, of so many it is not.
+    const FILES: usize = 8;
+    preserve(ctx, || {
+        let _crowd = in_the_way::crowd(FILES * SIZE as usize, FILES * SIZE as usize)?;
+        let files = (0..FILES).map(|_| filled()).collect::<Result<Vec<_>>>()?;
+        let is_in_the_way = |file: &File| {
+            let map = Mapping::new(file, SIZE as usize)?;
+            in_the_way::is_page(&map, LOST as usize)
+        };
+        for file in files {
+            if is_in_the_way(&file)? {
+                return Ok(file);
+            }
+        }
+        bail!("that proves nothing: nothing is in the way")
+    })
+}
+
+/// The page came after PRESERVE_FD: neither PREPARE nor the kexec takes it.
+fn late(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it hands over what is lost")?;
+    let session = Device::open()?.create_session("lost")?;
+    let file = memfd::create(SIZE)?;
+    data::fill(&file, SEED, whole(LARGE))?;
+    session.preserve(&file, 1)?;
+    let page = Extent {
+        start: LOST,
+        len: PAGE as u64,
+    };
+    data::fill(&file, SEED, page)?;
+    lose(&file)?;
+    let result = session.prepare();
+    ensure!(result == Err((Errno::EHWPOISON, 1)), "PREPARE: {result:?}");
+    ctx.kexec_load()?;
+    let errno = crate::kexec::execute();
+    ensure!(errno == Errno::EHWPOISON, "the kexec: {errno:?}");
+    session.unpreserve(1)?;
+    let_go_and_preserve(ctx, session, file)
+}

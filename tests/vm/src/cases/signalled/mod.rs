@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Signals to commands that wait for another one. None ends such a wait or repeats the command, be it one with a handler
+//! or SIGKILL: a process that is killed ends when its command is done. What SIGKILL ends early is the wait of reboot(),
+//! and the command that others wait for, where its handler looks for that. See "Waits" in Documentation/security.rst.
+
+mod incoming;
+mod kexec;
+mod outgoing;
+
+use super::common::luo::{Device, Session};
+use super::common::modules::{Kind, Recorder};
+use super::races::{wait_until_stuck, Doer, LONG};
+use crate::ctx::Ctx;
+use crate::process::{self, Said};
+use crate::test::{Config, Test};
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{kill, sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::sys::wait::WaitStatus;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The cases.
+pub const TESTS: &[Test] = &[
+    Test::new(
+        "behind_preserve",
+        Config::new(),
+        &[outgoing::behind_preserve],
+    ),
+    Test::new("behind_flb", Config::new(), &[outgoing::behind_flb]),
+    Test::new(
+        "behind_retrieve",
+        Config::new(),
+        &[incoming::hand_on, incoming::behind_retrieve],
+    ),
+    Test::new(
+        "behind_finish",
+        Config::new(),
+        &[incoming::hand_on, incoming::behind_finish],
+    ),
+    Test::new("behind_kexec", Config::new(), &[kexec::behind_kexec]),
+    Test::new("closing_behind_kexec", Config::new(), &[kexec::closing]),
+    Test::new("kexec", Config::new(), &[kexec::kexec_waits]),
+    Test::new("killed_kexec", Config::new(), &[kexec::killed_kexec]),
+];
+
+/// What comes to those who wait: one that has a handler, and one that cannot have one.
+const HANDLED: Signal = Signal::SIGUSR1;
+const KILLED: Signal = Signal::SIGKILL;
+const BOTH: [Signal; 2] = [HANDLED, KILLED];
+
+/// How many came to this process.
+static CAME: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    CAME.fetch_add(1, Relaxed);
+}
+
+/// A child that issues a command, and says how it went, and how many signals came meanwhile.
+fn command(act: impl FnOnce() -> Result<String, Errno>) -> Result<Doer> {
+    Doer::new(|| {
+        // Without SA_RESTART: a command that gave up would be seen.
+        let handler = SigHandler::Handler(count);
+        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler only counts.
+        unsafe { sigaction(HANDLED, &action) }?;
+        let said = act().unwrap_or_else(|errno| format!("{errno:?}"));
+        Ok(format!("{said}, signals: {}", CAME.load(Relaxed)))
+    })
+}
+
+/// Sends a signal to a process that waits. It has to go on with that.
+fn send(ctx: &Ctx, signal: Signal, to: &Doer) -> Result<()> {
+    let pid = to.0.pid();
+    wait_until_stuck(ctx, pid)?;
+    kill(pid, signal)?;
+    // Who sends one has woken up whom it is for, if it ends the wait.
+    let state = process::state_of(pid);
+    ensure!(state == Some('D'), "{signal:?} ends its wait: {state:?}");
+    Ok(())
+}
+
+/// Fails unless a command is answered so, after a signal to a handler; or its process ends, having been killed.
+fn ends(mut doer: Doer, signal: Signal, answer: &str) -> Result<()> {
+    if signal != KILLED {
+        return doer.says("the command", &format!("{answer}, signals: 1"));
+    }
+    let said = doer.0.listen(LONG)?;
+    ensure!(said == Said::Ended, "killed, it says {said:?}");
+    let end = doer.0.wait()?;
+    ensure!(matches!(end, WaitStatus::Signaled(_, KILLED, _)), "{end:?}");
+    Ok(())
+}
+
+/// What a command may be about.
+struct Scene<'a> {
+    device: &'a Device,
+    session: Session,
+    /// One that is in no session.
+    file: File,
+}
+
+impl Scene<'_> {
+    /// State, numbers of files, flags and tokens of the session, as it and LIST_SESSIONS tell them.
+    fn told(&self) -> Result<String> {
+        let (entries, _) = self.device.list_sessions(0, 64)?;
+        let name = self.session.name()?;
+        let entry = entries.iter().find(|entry| entry.name() == name);
+        let entry = entry.with_context(|| format!("{name} is not listed"))?;
+        let (state, tokens) = (self.session.state()?, self.session.tokens()?);
+        ensure!(
+            (entry.state, entry.nr_files) == (state.0, state.1),
+            "{entry:?} where the session says {state:?}"
+        );
+        Ok(format!("{state:?} {} {tokens:?}", entry.flags))
+    }
+}
+
+/// A command that waits.
+struct Waiter {
+    what: &'static str,
+    act: fn(&Scene<'_>) -> Result<String, Errno>,
+    /// How it is answered.
+    answer: &'static str,
+    /// What [`Scene::told`] says then.
+    left: &'static str,
+}
+
+impl Waiter {
+    /// Lets it wait behind `first`, which surely waits for `release`, while signals come to both.
+    fn meet(
+        &self,
+        ctx: &Ctx,
+        scene: &Scene<'_>,
+        first: (Doer, &str),
+        release: impl FnOnce() -> Result<()>,
+        signal: Signal,
+    ) -> Result<()> {
+        let meet = || -> Result<()> {
+            let (first, answer) = first;
+            let waiter = command(|| (self.act)(scene))?;
+            send(ctx, signal, &waiter)?;
+            send(ctx, HANDLED, &first)?;
+            release()?;
+            ends(first, HANDLED, answer).context("the one before it")?;
+            ends(waiter, signal, self.answer)?;
+            let left = scene.told()?;
+            ensure!(left == self.left, "{left} instead of {}", self.left);
+            Ok(())
+        };
+        meet().with_context(|| format!("{}, {signal:?}", self.what))
+    }
+}
+
+fn done(_: ()) -> String {
+    "done".into()
+}
+
+/// Lets a child put a file into a session, where it waits in `callback` for the gate.
+fn preserve_held(
+    ctx: &Ctx,
+    recorder: &Recorder,
+    session: &Session,
+    token: u64,
+    callback: (&str, &str),
+) -> Result<Doer> {
+    let (name, line) = callback;
+    recorder.hold(name, 1)?;
+    let file = recorder.open(Kind::A, token)?;
+    let doer = command(|| session.preserve(&file, token).map(done))?;
+    recorder.wait_for(ctx, line)?;
+    Ok(doer)
+}
