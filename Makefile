@@ -121,10 +121,10 @@ bench-again: module
 # ---- Checking ----------------------------------------------------------------
 
 check: module
-	@$(PATHS) LUO_OUTPUT=$(BUILD)/check .ci/check setup host install vm
+	@$(PATHS) LUO_OUTPUT=$(BUILD)/check .ci/check ci setup host install vm
 
 check-host:
-	@.ci/check setup host
+	@.ci/check ci setup host
 
 check-vm: module
 	@$(PATHS) LUO_OUTPUT=$(BUILD)/check .ci/check vm
