@@ -3,6 +3,7 @@
 //! The thread that runs a virtual processor, and how it is told to stop and to go on.
 
 use crate::kick::{self, Target};
+use crate::log::log;
 use crate::serial::Ports;
 use crate::vcpu::VcpuState;
 use anyhow::{bail, ensure, Context, Result};
@@ -152,8 +153,11 @@ fn run_until_kicked(vcpu: &mut VcpuFd, ports: &Ports) -> Result<Option<End>> {
         match vcpu.run() {
             Ok(VcpuExit::IoIn(port, data)) => ports.read(port, data),
             Ok(VcpuExit::IoOut(port, data)) => ports.write(port, data)?,
-            // A triple fault, which on a real machine resets it.
-            Ok(VcpuExit::Shutdown) => return Ok(Some(End::Reset)),
+            // A triple fault, which on a real machine resets it. Some kernels reboot by one, others find themselves in it.
+            Ok(VcpuExit::Shutdown) => {
+                log_registers(vcpu);
+                return Ok(Some(End::Reset));
+            }
             Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
             Ok(VcpuExit::MmioWrite(..)) => {}
             Ok(exit) => bail!("the guest has stopped: {exit:?}"),
@@ -166,4 +170,28 @@ fn run_until_kicked(vcpu: &mut VcpuFd, ports: &Ports) -> Result<Option<End>> {
             Err(err) => return Err(err).context("KVM_RUN"),
         }
     }
+}
+
+/// Says where a processor was, for who wants to know why it went no further.
+fn log_registers(vcpu: &VcpuFd) {
+    let (Ok(regs), Ok(sregs), Ok(events)) =
+        (vcpu.get_regs(), vcpu.get_sregs(), vcpu.get_vcpu_events())
+    else {
+        return;
+    };
+    log!(
+        "a triple fault: rip {:#x}, rsp {:#x}, rflags {:#x}, cr0 {:#x}, cr2 {:#x}, cr3 {:#x}, cr4 {:#x}, \
+         gdt {:#x}, idt {:#x}, exception {}, interrupt {}",
+        regs.rip,
+        regs.rsp,
+        regs.rflags,
+        sregs.cr0,
+        sregs.cr2,
+        sregs.cr3,
+        sregs.cr4,
+        sregs.gdt.base,
+        sregs.idt.base,
+        events.exception.nr,
+        events.interrupt.nr,
+    );
 }

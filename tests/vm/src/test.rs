@@ -213,3 +213,15 @@ impl std::fmt::Display for Skip {
 }
 
 impl std::error::Error for Skip {}
+
+/// A test that ends with this error has failed, unless the VM's processor is emulated: then it may be tried again.
+#[derive(Debug)]
+pub struct Doubt(pub String);
+
+impl std::fmt::Display for Doubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Doubt {}

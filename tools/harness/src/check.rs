@@ -50,6 +50,9 @@ pub struct Options {
     pub accel: Accel,
 }
 
+/// So many VMs for one batch, as long as the emulator may be why there is no result.
+const TRIES: usize = 3;
+
 /// Everything that the VMs share.
 struct Run<'a> {
     inputs: &'a Inputs,
@@ -200,14 +203,15 @@ impl Run<'_> {
             } else {
                 _beside = self.only_one.read();
             }
-            let once = || session::run(batch, &machine, self.tally);
-            match once() {
-                Err(err) if err.is::<session::Crash>() => {
-                    self.tally
-                        .figure(&format!("{}: {err}: once more", batch.name));
-                    once()
+            let mut tries = 1..TRIES;
+            loop {
+                match session::run(batch, &machine, self.tally) {
+                    Err(err) if err.is::<session::Doubt>() && tries.next().is_some() => {
+                        self.tally
+                            .figure(&format!("{}: {err}: once more", batch.name));
+                    }
+                    done => break done,
                 }
-                done => done,
             }
         };
         // Megabytes that tell nothing once the VM is gone.

@@ -4,7 +4,7 @@
 
 use crate::batch::Batch;
 use crate::console::{Complaint, Console};
-use crate::qemu::{End, Heard, Machine, Qemu};
+use crate::qemu::{Accel, End, Heard, Machine, Qemu};
 use crate::tally::Tally;
 use anyhow::Result;
 use luo_vm_protocol::{Event, Outcome};
@@ -27,22 +27,32 @@ struct Session<'a> {
     /// The test that runs, and since when.
     running: Option<(String, Instant)>,
     booted: bool,
+    /// Whether QEMU is the processor.
+    emulated: bool,
 }
 
-/// The emulator crashed, which is nobody's fault in the VM: it was seen once in some thousand boots.
+/// What may have been the emulator's doing, so that another try is worth it.
 #[derive(Debug)]
-pub struct Crash(i32);
+pub enum Doubt {
+    /// It crashed, by this signal, which is nobody's fault in the VM: it was seen once in some thousand boots.
+    Crash(i32),
+    /// The test says that a guest within the VM went no further, and how.
+    Guest(String),
+}
 
-impl std::fmt::Display for Crash {
+impl std::fmt::Display for Doubt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "QEMU itself crashed, by signal {}", self.0)
+        match self {
+            Self::Crash(signal) => write!(f, "QEMU itself crashed, by signal {signal}"),
+            Self::Guest(why) => f.write_str(why),
+        }
     }
 }
 
-impl std::error::Error for Crash {}
+impl std::error::Error for Doubt {}
 
-/// Runs a batch. Gives back the tests that had no turn because the VM ended early, for another VM. Fails with [`Crash`]
-/// if none of its tests has a result, as the emulator crashed.
+/// Runs a batch. Gives back the tests that had no turn because the VM ended early, for another VM. Fails with [`Doubt`]
+/// if none of its tests has a result, and the emulator may be why.
 pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String>> {
     let mut qemu = Qemu::start(machine)?;
     let console = Console::follow(qemu.console())?;
@@ -53,6 +63,7 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
         left: batch.tests.clone(),
         running: None,
         booted: false,
+        emulated: machine.accel != Accel::Kvm,
     };
     let boot = BOOT.max(Duration::from_secs(batch.config.timeout_s.into()));
     let mut patience = boot;
@@ -82,7 +93,7 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
     let stopped = qemu.stop();
     if let End::Crash(signal) = stopped {
         if session.left.len() == batch.tests.len() {
-            return Err(Crash(signal).into());
+            return Err(Doubt::Crash(signal).into());
         }
     }
     session.end(&end, matches!(stopped, End::PowerOff))
@@ -104,8 +115,12 @@ impl Session<'_> {
         }
         let (mine, others) = self.complaints(Some(test));
         let outcome = match (outcome, mine.first()) {
-            (Outcome::Passed | Outcome::Skipped(_), Some(line)) => {
+            (Outcome::Passed | Outcome::Skipped(_) | Outcome::Doubtful(_), Some(line)) => {
                 Outcome::Failed(format!("the kernel complained: {line}"))
+            }
+            // The VM is this test's alone, and ends here.
+            (Outcome::Doubtful(why), None) if self.emulated && self.batch.stages > 1 => {
+                return Err(Doubt::Guest(why).into());
             }
             (outcome, _) => outcome,
         };

@@ -49,7 +49,7 @@ impl Tally {
                 counts.skipped += 1;
                 println!("{} {name}: {why}", paint("33", "skip"));
             }
-            Outcome::Failed(why) => {
+            Outcome::Failed(why) | Outcome::Doubtful(why) => {
                 counts.failed += 1;
                 println!("{} {name}: {why}", paint("31;1", "FAIL"));
                 for line in context {

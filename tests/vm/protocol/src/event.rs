@@ -16,6 +16,8 @@ pub enum Outcome {
     Failed(String),
     /// It could not be tried here, for this reason.
     Skipped(String),
+    /// It did not come to its end, for this reason, which on an emulated processor need not be what it tests.
+    Doubtful(String),
 }
 
 /// One line of the report.
