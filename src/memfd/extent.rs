@@ -28,6 +28,15 @@ use kernel::prelude::*;
 /// How many extents are dealt with without a pause.
 const PAUSE: usize = 512;
 
+/// From how many extents on, or pages of tables, what was added is preserved at once: those of 64 GiB
+/// in pages that are no neighbours, for which 512 MiB are needed, and put in order. A memfd of many TiB
+/// is a matter of more of the same. Where steps are made to fail a few pages are so many.
+const MANY: usize = if cfg!(CONFIG_LIVEUPDATE_RUST_FAULT_INJECTION) {
+    64
+} else {
+    1 << 24
+};
+
 /// The entries as the next kernel finds them: behind the description in its page, and the rest in an
 /// array.
 pub(super) struct Entries {
@@ -97,19 +106,22 @@ impl Entries {
 /// # Invariants
 ///
 /// This owns the pins of the folios in each extent of `entries`, save placed ones, which are those of
-/// `tables`. The first `committed` entries are whole ranges, tables and large folios, and this owns the
+/// `tables`. The first `preserved` entries are whole ranges, tables and large folios, and this owns the
 /// preservation of those ranges and folios. The entries behind them are large folios that are not
 /// preserved yet.
 pub(super) struct PreservedExtents {
     entries: Entries,
-    /// How many of them are preserved: [`Encoding::rollback`] keeps these.
-    committed: usize,
+    /// How many of them are preserved.
+    preserved: usize,
+    /// What [`Encoding::rollback`] goes back to: number of entries, and of pages.
+    committed: (usize, u64),
     /// What was added last, and will be extents or a table.
     run: PinnedRun,
     /// The extents of single pages that were added before.
     added: PinnedExtents,
     /// Where tables are better than extents.
     tables: Tables,
+    /// How many pages are preserved.
     nr_pages: u64,
 }
 
@@ -118,7 +130,8 @@ impl PreservedExtents {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
             entries: Entries::new()?,
-            committed: 0,
+            preserved: 0,
+            committed: (0, 0),
             run: PinnedRun::new(),
             added: PinnedExtents::new(),
             tables: Tables::new(),
@@ -192,6 +205,29 @@ impl PreservedExtents {
         self.added.append(&mut self.run)
     }
 
+    /// Preserves what was added. On failure nothing of it is, and only [`Encoding::rollback`] may follow.
+    ///
+    /// Context: may sleep, and yields the CPU.
+    fn preserve(&mut self) -> Result {
+        let nr_listed = self.entries.len();
+        let nr_large = self.preserve_large_from(self.preserved)?;
+        match self.preserve_added() {
+            Ok(nr_pages) => {
+                // INVARIANT: The entries have taken over the pins, and all of them are preserved.
+                replace(&mut self.added, PinnedExtents::new()).forget();
+                self.tables.take_over_added();
+                self.preserved = self.entries.len();
+                self.nr_pages += nr_large + nr_pages;
+                Ok(())
+            }
+            Err(err) => {
+                self.entries.truncate(nr_listed);
+                self.unpreserve_large_from(self.preserved, nr_large);
+                Err(err)
+            }
+        }
+    }
+
     /// Lists and preserves all single pages that were added. On failure none of them is preserved.
     /// Returns their number.
     fn preserve_added(&mut self) -> Result<u64> {
@@ -203,7 +239,7 @@ impl PreservedExtents {
         self.tables
             .preserve_added()
             .inspect_err(|_| self.unpreserve_ranges_from(start))?;
-        Ok(nr_pages + self.tables.nr_planned_pages())
+        Ok(nr_pages + self.tables.nr_planned_pages() as u64)
     }
 
     /// Preserves the ranges of single pages from entry number `start` on. On failure none of them is.
@@ -235,29 +271,18 @@ impl Encoding for PreservedExtents {
         }
         if !self.run.is_followed_by(extent.index) {
             self.end_run()?;
+            if self.added.len().max(self.tables.nr_planned_pages()) >= MANY {
+                self.preserve()?;
+            }
         }
         self.run.push(folio, extent.pfn, extent.index)
     }
 
     fn commit(&mut self) -> Result {
-        let nr_listed = self.entries.len();
-        let nr_large = self.preserve_large_from(self.committed)?;
-        match self.preserve_added() {
-            Ok(nr_pages) => {
-                // INVARIANT: The entries have taken over the pins, and all of them are preserved.
-                replace(&mut self.added, PinnedExtents::new()).forget();
-                self.run = PinnedRun::new();
-                self.tables.commit();
-                self.committed = self.entries.len();
-                self.nr_pages += nr_large + nr_pages;
-                Ok(())
-            }
-            Err(err) => {
-                self.entries.truncate(nr_listed);
-                self.unpreserve_large_from(self.committed, nr_large);
-                Err(err)
-            }
-        }
+        self.preserve()?;
+        self.tables.commit();
+        self.committed = (self.preserved, self.nr_pages);
+        Ok(())
     }
 
     fn rollback(&mut self) {
@@ -265,8 +290,16 @@ impl Encoding for PreservedExtents {
         self.added = PinnedExtents::new();
         self.tables.rollback();
         // SAFETY: They are not preserved, and taken back.
-        unsafe { self.unpin_from(self.committed) };
-        self.entries.truncate(self.committed);
+        unsafe { self.unpin_from(self.preserved) };
+        self.entries.truncate(self.preserved);
+        let (len, nr_pages) = self.committed;
+        self.unpreserve_ranges_from(len);
+        self.unpreserve_large_from(len, u64::MAX);
+        // SAFETY: They are not preserved any more, and taken back.
+        unsafe { self.unpin_from(len) };
+        self.entries.truncate(len);
+        self.preserved = len;
+        self.nr_pages = nr_pages;
     }
 
     fn nr_pages(&self) -> u64 {
@@ -284,11 +317,8 @@ impl Encoding for PreservedExtents {
 
 impl Drop for PreservedExtents {
     fn drop(&mut self) {
+        self.committed = (0, 0);
         self.rollback();
-        self.unpreserve_ranges_from(0);
-        self.unpreserve_large_from(0, u64::MAX);
-        // SAFETY: They are not preserved any more, and end here.
-        unsafe { self.unpin_from(0) };
     }
 }
 

@@ -52,7 +52,7 @@ impl FrameSet {
             if leaf % PIECE as u64 == 0 {
                 task::yield_cpu()?;
             }
-            set.leaves.push(None, GFP_KERNEL)?;
+            set.leaves.push(None, GFP_KERNEL_ACCOUNT)?;
         }
         for frames in frames.chunks(PIECE) {
             task::yield_cpu()?;
@@ -71,7 +71,7 @@ impl FrameSet {
         let leaf = self.leaves.get_mut(at / LEAF_WORDS).ok_or(EINVAL)?;
         let leaf = match leaf {
             Some(leaf) => leaf,
-            None => leaf.insert(KBox::new([0; LEAF_WORDS], GFP_KERNEL)?),
+            None => leaf.insert(KBox::new([0; LEAF_WORDS], GFP_KERNEL_ACCOUNT)?),
         };
         if let Some(word) = leaf.get_mut(at % LEAF_WORDS) {
             *word |= 1 << bit;

@@ -19,6 +19,11 @@ impl PinnedExtents {
         Self(KVVec::new())
     }
 
+    /// Number of extents.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes over all pages of a run. On failure nothing has changed.
     ///
     /// Context: may sleep.

@@ -20,7 +20,7 @@ use kernel::{bindings, prelude::*};
 pub(super) trait Encoding: Send {
     /// Adds a folio, and where it is. After a failure only [`Self::rollback`] may follow.
     ///
-    /// Context: may sleep.
+    /// Context: may sleep, and yields the CPU: it may preserve what was added.
     fn add(&mut self, folio: Pinned, extent: Extent) -> Result;
 
     /// Preserves what was added since the last time. On failure nothing of it is, and only

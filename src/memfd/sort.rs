@@ -14,8 +14,8 @@ pub(super) fn by_key<T: Copy>(items: &mut [T], key: impl Fn(&T) -> u64) -> Resul
     if items.is_sorted_by_key(&key) {
         return Ok(());
     }
-    let mut counters = KBox::new([0; radix::NR_COUNTERS], GFP_KERNEL)?;
+    let mut counters = KBox::new([0; radix::NR_COUNTERS], GFP_KERNEL_ACCOUNT)?;
     let mut scratch = KVVec::new();
-    scratch.extend_from_slice(items, GFP_KERNEL)?;
+    scratch.extend_from_slice(items, GFP_KERNEL_ACCOUNT)?;
     radix::sort(items, &mut scratch, &mut counters, key, task::yield_cpu)
 }

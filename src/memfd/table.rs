@@ -80,7 +80,7 @@ impl LongRuns {
     /// Adds the next run, if it is long.
     fn push(&mut self, run: Range<u64>) -> Result {
         if run.end - run.start >= MIN_BLOCKS {
-            self.0.push(run, GFP_KERNEL)?;
+            self.0.push(run, GFP_KERNEL_ACCOUNT)?;
         }
         Ok(())
     }
@@ -126,11 +126,13 @@ impl PreservedTable {
 ///
 /// # Invariants
 ///
-/// This owns a pin of each page in the first `committed` of `tables`, and the preservations of those
+/// This owns a pin of each page in the first `preserved` of `tables`, and the preservations of those
 /// that are single ones there.
 pub(super) struct Tables {
     tables: KVVec<PreservedTable>,
     /// How many of them are written and preserved. The others are those that are planned.
+    preserved: usize,
+    /// How many of them [`Self::rollback`] keeps.
     committed: usize,
     planned: PlannedTables,
 }
@@ -140,6 +142,7 @@ impl Tables {
     pub(super) const fn new() -> Self {
         Self {
             tables: KVVec::new(),
+            preserved: 0,
             committed: 0,
             planned: PlannedTables::new(),
         }
@@ -166,14 +169,14 @@ impl Tables {
     }
 
     /// Number of pages in the tables that are planned.
-    pub(super) fn nr_planned_pages(&self) -> u64 {
-        self.planned.frames.len() as u64
+    pub(super) fn nr_planned_pages(&self) -> usize {
+        self.planned.frames.len()
     }
 
     /// Makes the tables that were planned, and lists them, and the runs of their pages that are long.
     ///
-    /// Not before the whole file was looked at: the pages that they are would lie between those that
-    /// it is moved to, and make many ranges of one. On failure only [`Self::rollback`] may follow.
+    /// Not before all of the file was looked at, or a very large part of it: the pages that they are
+    /// would lie between those that it is moved to, and make many ranges of one. On failure only [`Self::rollback`] may follow.
     ///
     /// Context: may sleep, and yields the CPU.
     pub(super) fn list_planned(&mut self, entries: &mut Entries) -> Result {
@@ -198,7 +201,7 @@ impl Tables {
     }
 
     fn added(&self) -> &[PreservedTable] {
-        self.tables.get(self.committed..).unwrap_or(&[])
+        self.tables.get(self.preserved..).unwrap_or(&[])
     }
 
     /// Preserves the single pages of the tables that were listed. On failure none of them is.
@@ -215,28 +218,36 @@ impl Tables {
         Ok(())
     }
 
-    /// Keeps the tables that were listed and preserved.
-    pub(super) fn commit(&mut self) {
+    /// Takes over the pages of the tables that were listed and preserved.
+    pub(super) fn take_over_added(&mut self) {
         // INVARIANT: The tables have taken over the pins.
         replace(&mut self.planned, PlannedTables::new()).forget();
-        self.committed = self.tables.len();
+        self.preserved = self.tables.len();
     }
 
-    /// Lets go of what was planned since the last [`Self::commit`].
+    /// Keeps the tables that are preserved.
+    pub(super) fn commit(&mut self) {
+        self.committed = self.preserved;
+    }
+
+    /// Lets go of what was planned and preserved since the last [`Self::commit`].
     pub(super) fn rollback(&mut self) {
         self.planned = PlannedTables::new();
+        self.tables.truncate(self.preserved);
+        for table in self.tables.iter().skip(self.committed) {
+            table.unpreserve();
+            let pfns = table.frames().iter().map(|frame| frame.frame().pfn());
+            // SAFETY: By the type invariant this owns the pins, and gives the tables up below.
+            unsafe { unpin_singles(pfns) };
+        }
         self.tables.truncate(self.committed);
+        self.preserved = self.committed;
     }
 }
 
 impl Drop for Tables {
     fn drop(&mut self) {
+        self.committed = 0;
         self.rollback();
-        for table in self.tables.iter() {
-            table.unpreserve();
-            let pfns = table.frames().iter().map(|frame| frame.frame().pfn());
-            // SAFETY: By the type invariant this owns the pins.
-            unsafe { unpin_singles(pfns) };
-        }
     }
 }
