@@ -69,7 +69,8 @@ struct liveupdate_file_op_args {
  * @unfreeze:		undoes @freeze, as the reboot failed; may be NULL
  * @retrieve:		makes the file in the next kernel; called once
  * @can_finish:		tells whether @finish may be called, which then happens to
- *			all files of the session or to none; may be NULL
+ *			all files of the session or to none; may be NULL. Of a handler with
+ *			an FLB: not before that is registered, which would not be told
  * @finish:		frees what was handed over and is not needed any more
  * @get_id:		tells what is the same for two files that must not both be
  *			preserved; may be NULL: then that is the &struct file

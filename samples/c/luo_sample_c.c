@@ -260,6 +260,15 @@ static int handler_retrieve(struct liveupdate_file_op_args *args)
 	return 0;
 }
 
+/* Whether the FLB is linked to the handler, or never will be. */
+static bool is_linked;
+
+/* Before, the FLB would not be told that a file that depends on it is finished. */
+static bool handler_can_finish(struct liveupdate_file_op_args *args)
+{
+	return READ_ONCE(is_linked);
+}
+
 /* Frees what retrieve did not take, as nobody asked for the file or it failed. */
 static void handler_finish(struct liveupdate_file_op_args *args)
 {
@@ -278,6 +287,7 @@ static const struct liveupdate_file_ops handler_ops = {
 	.unpreserve = handler_unpreserve,
 	.freeze = handler_freeze,
 	.retrieve = handler_retrieve,
+	.can_finish = handler_can_finish,
 	.finish = handler_finish,
 	.owner = THIS_MODULE,
 };
@@ -321,6 +331,7 @@ static int __init sample_init(void)
 	 * kernel, which nobody else could finish.
 	 */
 	err = liveupdate_register_flb(&handler, &flb);
+	WRITE_ONCE(is_linked, true);
 	if (!err) {
 		resume_total();
 		err = misc_register(&device);

@@ -18,7 +18,8 @@ pub(crate) struct Restored {
     /// Of a file that was retrieved: keeps it from being preserved until it is finished.
     identity: Option<Identity>,
     outcome: Outcome,
-    /// Of a file that can be finished: those who are to be told.
+    /// Of a file that a handler has touched, or that can be finished: those who are to be told when it
+    /// is finished. An FLB that is unregistered meanwhile is still of those.
     flbs: Option<FlbFinish>,
     /// Of a file that a handler has touched: the same handler must finish it. Nothing in what was
     /// handed over says that it was: so its module, and luo.ko with it, must stay until then.
@@ -55,7 +56,7 @@ impl Restored {
 
     /// Makes the file, or returns the one that was made before.
     ///
-    /// Fails with `ENOENT` as long as there is no handler for it. An error of the handler is final,
+    /// Fails with `ENOENT` as long as there is no handler for it, or not all that belongs to it. An error of the handler is final,
     /// and returned again, unless it says that nothing was touched: then this is still pending.
     pub(crate) fn retrieve(&mut self) -> Result<ARef<File>> {
         match &self.outcome {
@@ -66,6 +67,7 @@ impl Restored {
         let handler = Handler::for_compatible(&self.compatible).ok_or(ENOENT)?;
         // Made ahead: want of memory must not cost a file that was made.
         let room = Room::new()?;
+        let flbs = flbs_of(&handler, ENOENT)?;
         let handler = self.handler.insert(handler);
         let retrieved = fault::point()
             .map_err(NotRetrieved::Untouched)
@@ -75,6 +77,7 @@ impl Restored {
                 // Taken already, by a handler's idea of what is the same? Then the other one keeps both
                 // from being preserved: no reason to lose this.
                 self.identity = room.take(handler.identity(&file)).ok();
+                self.flbs = Some(flbs);
                 self.outcome = Outcome::Retrieved(file.clone());
                 Ok(file)
             }
@@ -83,6 +86,7 @@ impl Restored {
                 Err(err)
             }
             Err(NotRetrieved::Lost(err)) => {
+                self.flbs = Some(flbs);
                 self.outcome = Outcome::Failed(err);
                 Err(err)
             }
@@ -100,16 +104,17 @@ impl Restored {
         if !handler.can_finish(self.data, &self.outcome) {
             return Err(EBUSY);
         }
-        let flbs = handler.finish_flbs();
-        self.flbs = Some(flbs.map_err(|err| if err == ENODEV { EBUSY } else { err })?);
+        if self.flbs.is_none() {
+            self.flbs = Some(flbs_of(handler, EBUSY)?);
+        }
         Ok(())
     }
 
     /// Undoes [`Self::can_finish`], whatever it said: a handler that was not asked for the file may
     /// go.
     pub(crate) fn let_go(&mut self) {
-        self.flbs = None;
         if self.is_pending() {
+            self.flbs = None;
             self.handler = None;
         }
     }
@@ -123,4 +128,11 @@ impl Restored {
             flbs.tell();
         }
     }
+}
+
+/// Those who are to be told when a file of the handler is finished. Fails with `going` if the module of
+/// one of them is being unloaded.
+fn flbs_of(handler: &Handler, going: Error) -> Result<FlbFinish> {
+    let flbs = handler.finish_flbs();
+    flbs.map_err(|err| if err == ENODEV { going } else { err })
 }

@@ -25,6 +25,11 @@ pub const TESTS: &[Test] = &[
     Test::new("while_preserved", Config::new(), &[while_preserved]),
     Test::new("while_made", Config::new(), &[hand_on, while_made]),
     Test::new(
+        "while_retrieved",
+        Config::new(),
+        &[hand_on, while_retrieved],
+    ),
+    Test::new(
         "asks_for_another",
         Config::new(),
         &[hand_on, asks_for_another],
@@ -149,6 +154,26 @@ fn while_made(ctx: &mut Ctx) -> Result<()> {
         &recorder,
         "can_finish a1 0, finish a1 0, y.retrieve, y.finish, x.finish",
     )?;
+    recorder.remove()
+}
+
+/// A file that was retrieved depends on it until it is finished.
+fn while_retrieved(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let session = Device::open()?.retrieve_session("one")?;
+    let file = session.retrieve(1)?;
+    let value: u64 = ctx.get("value")?.parse()?;
+    ensure!(recorder.value(IN)? == value, "another one");
+    recorder.link(false)?;
+    has("flbs", X, Some("outgoing 0 incoming 1"))?;
+    session.finish()?;
+    recorder.expect(
+        "the last file",
+        "retrieve a1, x.retrieve, can_finish a1 1, finish a1 1, y.retrieve, y.finish, x.finish",
+    )?;
+    has("flbs", X, None)?;
+    drop((file, session));
+    recorder.nothing_left()?;
     recorder.remove()
 }
 
