@@ -59,6 +59,15 @@ impl Pressure {
             _ => order::WRITE,
         };
         self.last = reclaimed;
+        self.order(order)
+    }
+
+    /// Gives some back, whatever was reclaimed: for when nothing else goes on.
+    pub fn relieve(&mut self) -> Result<()> {
+        self.order(order::GIVE)
+    }
+
+    fn order(&mut self, order: u8) -> Result<()> {
         if !self.process.obeys(order)? {
             self.process.ensure_killed()?;
             self.kills += 1;

@@ -27,6 +27,8 @@ struct Session<'a> {
     /// The test that runs, and since when.
     running: Option<(String, Instant)>,
     booted: bool,
+    /// Whether the VM could not do what is beside the tests, as the search for leaks is.
+    gave_up: bool,
     /// Whether QEMU is the processor.
     emulated: bool,
 }
@@ -63,6 +65,7 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
         left: batch.tests.clone(),
         running: None,
         booted: false,
+        gave_up: false,
         emulated: machine.accel != Accel::Kvm,
     };
     let boot = BOOT.max(Duration::from_secs(batch.config.timeout_s.into()));
@@ -83,7 +86,10 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
             }
             Heard::Event(Event::Figure { text }, _) => session.tally.figure(&text),
             Heard::Event(Event::Jump { .. }, _) => patience = boot,
-            Heard::Event(Event::Note { text }, _) => break format!("the VM gave up: {text}"),
+            Heard::Event(Event::Note { text }, _) => {
+                session.gave_up = true;
+                break format!("the VM gave up: {text}");
+            }
             Heard::Event(Event::Demo(_) | Event::Bench(_), _) => {}
             Heard::Event(Event::Done, _) => break "the VM ended without running it".to_string(),
             Heard::Silence => break format!("nothing from the VM for {} s", patience.as_secs()),
@@ -157,6 +163,9 @@ impl Session<'_> {
                 &[]
             };
             self.tally.add(test, &outcome, Duration::ZERO, tail);
+        }
+        if self.gave_up && self.left.is_empty() {
+            self.blame_vm(&[why.to_string()]);
         }
         self.blame_vm(&[mine, others].concat());
         if !powered_off {

@@ -31,13 +31,17 @@ pub const TESTS: &[Test] = &[
         ]),
         &[hand_on, pass_on, pass_on, arrive],
     ),
+    // The parameter says in which format memfds go, and not in which they come.
+    Test::new(
+        "formats",
+        LARGE.orchestrators(&[Orchestrator::Rust, Orchestrator::None]),
+        &[hand_on, from_extents_to_v2, from_v2],
+    ),
 ];
 
+const LARGE: Config = Config::new().memory_mib(2048).timeout_s(180);
 /// The C orchestrator reads no other format of memfds.
-const CONFIG: Config = Config::new()
-    .memory_mib(2048)
-    .params("memfd_v2=1")
-    .timeout_s(180);
+const CONFIG: Config = LARGE.params("memfd_v2=1");
 
 /// A session: its name, and the sizes of its files, whose tokens count from `first` in steps of `step`.
 struct Plan {
@@ -167,6 +171,16 @@ fn arrive(ctx: &mut Ctx) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn from_extents_to_v2(ctx: &mut Ctx) -> Result<()> {
+    ctx.insmod("memfd_v2=1")?;
+    pass_on(ctx)
+}
+
+fn from_v2(ctx: &mut Ctx) -> Result<()> {
+    ctx.insmod("")?;
+    arrive(ctx)
 }
 
 /// Live updates are counted through all kernels, whoever ran them.

@@ -5,6 +5,7 @@
 use super::common::data::{self, whole};
 use super::common::luo::{Device, Session};
 use super::common::memfd::Mapping;
+use super::common::modules::Recorder;
 use super::common::pages::PAGE;
 use super::common::{memfd, only_ours};
 use crate::ctx::Ctx;
@@ -81,6 +82,8 @@ struct Memory {
     used: i64,
     unavailable: i64,
     shmem: i64,
+    /// What of it is in folios of 2 MiB.
+    huge: i64,
     /// Not KiB: how many inodes memfds and other files on tmpfs have. One that is lost with each small file is not seen
     /// in the others.
     inodes: i64,
@@ -97,6 +100,7 @@ impl Memory {
             used: total - kib("MemFree")? - kept,
             unavailable: total - kib("MemAvailable")? - kept,
             shmem: kib("Shmem")?,
+            huge: kib("ShmemHugePages")?,
             inodes: inodes()?,
         })
     }
@@ -124,8 +128,7 @@ impl Memory {
             });
             now.used - self.used < TOLERANCE_KIB
                 && now.unavailable - self.unavailable < TOLERANCE_KIB
-                && now.shmem <= self.shmem
-                && now.inodes <= self.inodes
+                && (now.shmem, now.huge, now.inodes) == (self.shmem, self.huge, self.inodes)
         })
         .with_context(|| format!("{now:?} now, {self:?} before"))
     }
@@ -171,6 +174,8 @@ fn debugfs() -> Result<Vec<String>> {
 
 fn let_go(ctx: &mut Ctx) -> Result<()> {
     only_ours(ctx, "its debugfs is another")?;
+    let recorder = Recorder::new(ctx)?;
+    let kept = recorder.kept()?;
     let device = Device::open()?;
     let round = |name: &str| -> Result<()> {
         let session = device.create_session(name)?;
@@ -202,7 +207,9 @@ fn let_go(ctx: &mut Ctx) -> Result<()> {
     drop((held, other, large));
     memory.is_back(ctx)?;
     ensure!(debugfs()? == debug, "{:?} instead of {debug:?}", debugfs()?);
-    Ok(())
+    let now = recorder.kept()?;
+    ensure!(now == kept, "KHO keeps {now:?} instead of {kept:?}");
+    recorder.remove()
 }
 
 /// What becomes of the files of a session in the new kernel.
@@ -280,6 +287,7 @@ fn all_comes_back(ctx: &mut Ctx) -> Result<()> {
     let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
     nix::sys::resource::setrlimit(limit, 2 * SMALL, 2 * SMALL)?;
     let device = Device::open()?;
+    let recorder = Recorder::new(ctx)?;
     let start = Memory::settled(ctx)?;
     for (name, fate) in FATES {
         let before = Memory::settled(ctx)?;
@@ -304,5 +312,8 @@ fn all_comes_back(ctx: &mut Ctx) -> Result<()> {
         .filter(|line| line.contains("files") && !line.ends_with("files 0"))
         .collect();
     ensure!(used.is_empty(), "in use: {used:?}");
-    Ok(())
+    // What the handover itself consists of stays until the next one.
+    let left = recorder.unrestored()?;
+    ensure!(left.1 <= 3, "{left:?} are not restored");
+    recorder.remove()
 }

@@ -216,7 +216,16 @@ impl Step {
                 filled
             }
             Allocate(first, count) => Ok(memfd::fallocate(file, 0, first * P, count * P)?),
-            SwapOut => memfd::swap_out(file),
+            SwapOut => {
+                let before = seen::resident(file)?;
+                memfd::swap_out(file)?;
+                // Huge pages are only split the first time.
+                memfd::swap_out(file)?;
+                let left = seen::resident(file)?;
+                // What is preserved is pinned, and stays.
+                ensure!(left < before, "all {left} pages are still in memory");
+                Ok(())
+            }
         }
     }
 }

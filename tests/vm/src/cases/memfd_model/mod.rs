@@ -3,26 +3,30 @@
 //! Threads do what they like to a memfd, at random, under memory pressure: what arrives is exactly what their journal says,
 //! and so is what is left while it is being retrieved and finished.
 
-use super::common::journal::{Journaled, Random, BLOCK, PER_PAGE};
+mod thread;
+
+use super::common::journal::{Journaled, Random, PER_PAGE};
 use super::common::luo::Device;
 use super::common::memfd;
 use super::common::pages::PAGE;
-use super::common::seen::data_ranges;
+use super::common::seen::{self, data_ranges};
 use super::common::{only_ours, refused};
 use crate::ctx::Ctx;
+use crate::kexec;
 use crate::pressure::{Pressure, KILLED};
 use crate::procfs;
 use crate::test::{Config, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use thread::Thread;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
+    // Finished late, and then early.
     Test::new("random", CONFIG, &[begin, go_on, end]),
     Test::new("random_in_v2", CONFIG.params("memfd_v2=1"), &[begin, end]),
     Test::new("random_in_folios", CONFIG, &[begin_in_folios, end]),
@@ -44,10 +48,10 @@ const TAIL: Range<usize> = 14_000..16_000;
 const PAGES: usize = TAIL.end;
 /// How much is done between two events; a tenth of it where that takes [`LONG`], as it does on kernels that look for
 /// faults.
-const STEPS: u64 = 1000;
-const LONG: Duration = Duration::from_secs(40);
-/// Until which phase memory is short.
-const PRESSED: usize = 1;
+const STEPS: u64 = 400;
+const LONG: Duration = Duration::from_secs(10);
+/// When all wait for memory longer than this, they get some.
+const STUCK: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(200);
 const TOKENS: [u64; 2] = [7, 8];
 
@@ -65,6 +69,9 @@ enum Phase {
 }
 
 const PHASES: [Phase; 4] = [Phase::Free, Phase::Preserved, Phase::Paused, Phase::Over];
+
+/// What a thread has seen that has failed.
+const FAILED: usize = usize::MAX;
 
 /// What threads and main thread tell each other.
 struct Shared {
@@ -116,9 +123,23 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until the kernel has reclaimed memory, which a test under pressure must have seen.
-    fn be_pressed(&self, ctx: &Ctx, what: &str) -> Result<()> {
-        let reclaimed = || self.reclaimed.load(Ordering::SeqCst);
+    /// How much all threads have done.
+    fn total(&self) -> u64 {
+        self.done.iter().map(|n| n.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Fails unless the threads did something during `call`, too.
+    fn beside<T>(&self, what: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = self.total();
+        let done = call()?;
+        let steps = self.total() - before;
+        ensure!(steps > 0, "the threads did nothing during {what}");
+        Ok(done)
+    }
+
+    /// Waits until the kernel has reclaimed memory since it had reclaimed `before` pages.
+    fn be_pressed(&self, ctx: &Ctx, what: &str, before: u64) -> Result<()> {
+        let reclaimed = || self.reclaimed.load(Ordering::SeqCst) - before;
         ctx.wait_for("reclaim", PATIENCE, || reclaimed() > 0)?;
         ctx.figure(&format!(
             "{what}: {} pages reclaimed, {} times what takes memory was killed",
@@ -146,158 +167,22 @@ impl Shared {
     }
 }
 
-const FAILED: usize = usize::MAX;
-
-/// One thread.
-struct Thread<'a> {
-    shared: &'a Shared,
-    number: usize,
-    random: Random,
-}
-
-impl Thread<'_> {
-    fn run(mut self) -> Result<()> {
-        let shared = self.shared;
-        let done = loop {
-            let number = shared.phase.load(Ordering::SeqCst);
-            shared.seen[self.number].store(number, Ordering::SeqCst);
-            if PHASES[number] == Phase::Over {
-                break Ok(());
-            }
-            if let Err(err) = self.step(PHASES[number]) {
-                break Err(err);
-            }
-            shared.done[self.number].fetch_add(1, Ordering::SeqCst);
-        };
-        if done.is_err() {
-            shared.seen[self.number].store(FAILED, Ordering::SeqCst);
-        }
-        done
-    }
-
-    fn step(&mut self, phase: Phase) -> Result<()> {
-        let model = &self.shared.model;
-        let mapped = self.random.below(2) == 0;
-        match self.random.below(16) {
-            0..=4 if phase != Phase::Paused => {
-                model.write(self.own_blocks(), mapped).context("writing")
-            }
-            0..=7 => {
-                let block = self.shared_block();
-                model
-                    .write(block..block + 1, mapped)
-                    .context("writing to a shared page")
-            }
-            8..=10 => {
-                let blocks = self.own_blocks();
-                model.check(blocks.start, mapped)?;
-                model.check(blocks.end - 1, !mapped)
-            }
-            11 => {
-                let block = self.shared_block();
-                model.check(block, mapped).context("a shared page")
-            }
-            12 | 13 => self.punch(phase),
-            14 => {
-                let first = self.random.below(PAGES - 64);
-                // It may be beyond the end just now.
-                let _ = model.advise(first..first + 64, libc::MADV_PAGEOUT);
-                Ok(())
-            }
-            _ if self.number == 0 => self.resize(phase),
-            _ => {
-                // Somebody else's, to be there at the same time.
-                let mut byte = [0];
-                let page = self.random.below(SHARED.end);
-                model.file.read_exact_at(&mut byte, (page * PAGE) as u64)?;
-                Ok(())
-            }
-        }
-    }
-
-    /// Blocks that follow each other, in pages of this thread: within a page or over a border.
-    fn own_blocks(&mut self) -> Range<usize> {
-        // Pages are owned by groups of 8.
-        let groups = OWN.end / 8 / THREADS;
-        let group = self.random.below(groups) * THREADS + self.number;
-        let first = self.random.below(8 * PER_PAGE);
-        let len = 1 + self.random.below((8 * PER_PAGE - first).min(20));
-        let start = group * 8 * PER_PAGE + first;
-        start..start + len
-    }
-
-    /// A block of this thread in a page in which others have some.
-    fn shared_block(&mut self) -> usize {
-        let page = SHARED.start + self.random.below(SHARED.len());
-        page * PER_PAGE + self.random.below(PER_PAGE / THREADS) * THREADS + self.number
-    }
-
-    /// Punches a hole, at any blocks.
-    fn punch(&mut self, phase: Phase) -> Result<()> {
-        let model = &self.shared.model;
-        let blocks = self.own_blocks();
-        let (start, len) = (blocks.start * BLOCK, blocks.len() * BLOCK);
-        // The phase may end right now: only one that has not begun yet cannot be mistaken.
-        let done = model.change(
-            blocks,
-            |_| 0,
-            || match memfd::punch(&model.file, start as u64, len as u64) {
-                Ok(()) => Ok(true),
-                Err(Errno::EPERM) => Ok(false),
-                Err(errno) => Err(errno).context("punching"),
-            },
-        )?;
-        ensure!(
-            !done || phase == Phase::Free,
-            "a preserved file was punched"
-        );
-        Ok(())
-    }
-
-    /// Changes the size, at any byte, and writes something to the end.
-    fn resize(&mut self, phase: Phase) -> Result<()> {
-        let model = &self.shared.model;
-        let _resized = self.shared.resized.lock().expect("nobody panics");
-        let from = TAIL.start * PER_PAGE + self.random.below(TAIL.len() * PER_PAGE);
-        let all = TAIL.end * PER_PAGE;
-        let done = model.change(
-            from..all,
-            |_| 0,
-            || {
-                match memfd::truncate(&model.file, (from * BLOCK) as u64) {
-                    Ok(()) => {}
-                    Err(Errno::EPERM) => return Ok(false),
-                    Err(errno) => return Err(errno).context("truncating"),
-                }
-                memfd::truncate(&model.file, (all * BLOCK) as u64).context("growing")?;
-                Ok(true)
-            },
-        )?;
-        ensure!(
-            !done || phase == Phase::Free,
-            "a preserved file was truncated"
-        );
-        if phase == Phase::Paused {
-            return Ok(());
-        }
-        let first = TAIL.start * PER_PAGE + self.random.below(TAIL.len() * PER_PAGE - 40);
-        model.write(first..first + 40, self.random.below(2) == 0)
-    }
-}
-
 /// Keeps memory short.
 fn press(shared: &Shared, mut pressure: Pressure) -> Result<()> {
-    let work = || -> u64 { shared.done.iter().map(|n| n.load(Ordering::SeqCst)).sum() };
     loop {
         // Some at a time, between which the others do some work: the kernel is to reclaim, and not to do nothing else.
-        let start = work();
-        while work() < start + 200 {
-            if shared.phase.load(Ordering::SeqCst) > PRESSED {
+        let (start, since) = (shared.total(), Instant::now());
+        let stuck = || since.elapsed() > STUCK;
+        while shared.total() < start + 200 && !stuck() {
+            if PHASES[shared.phase.load(Ordering::SeqCst)] == Phase::Over {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        pressure.step()?;
+        match stuck() {
+            true => pressure.relieve()?,
+            false => pressure.step()?,
+        }
         shared
             .reclaimed
             .store(pressure.reclaimed()?, Ordering::SeqCst);
@@ -312,6 +197,7 @@ fn with_threads(
     main: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let pressure = Pressure::new()?;
+    shared.reclaimed.store(0, Ordering::SeqCst);
     std::thread::scope(|scope| {
         let pressing = scope.spawn(move || press(shared, pressure));
         let threads: Vec<_> = (0..THREADS)
@@ -355,6 +241,8 @@ fn begin_and(ctx: &mut Ctx, look: impl FnOnce() -> Result<()>) -> Result<()> {
     only_ours(ctx, "it fills holes")?;
     let seed = ctx.seed();
     ctx.set("seed", seed);
+    // While there is memory for it.
+    ctx.kexec_load()?;
     let model = Journaled::create(PAGES, seed)?;
     // What has blocks of several threads is never empty.
     let shared = SHARED.start * PER_PAGE..SHARED.end * PER_PAGE;
@@ -375,14 +263,17 @@ fn preserve_and_jump(ctx: &mut Ctx, shared: &Shared) -> Result<()> {
     ensure!(swapped > 1024, "only {swapped} KiB are swapped out");
     let session = Device::open()?.create_session("model")?;
     session.preserve(&shared.model.journal, TOKENS[1])?;
+    let reclaimed = shared.reclaimed.load(Ordering::SeqCst);
     {
         let _whole = shared.resized.lock().expect("nobody panics");
         // The new phase begins when it is done: in it no hole may be punched.
-        session.preserve(&shared.model.file, TOKENS[0])?;
+        shared.beside("PRESERVE_FD", || {
+            Ok(session.preserve(&shared.model.file, TOKENS[0])?)
+        })?;
     }
     shared.enter(ctx, Phase::Preserved)?;
     shared.work(ctx, STEPS)?;
-    shared.be_pressed(ctx, "preserved")?;
+    shared.be_pressed(ctx, "preserved", reclaimed)?;
     if let Err((errno, _)) = session.prepare() {
         bail!("PREPARE: {errno}");
     }
@@ -393,11 +284,20 @@ fn preserve_and_jump(ctx: &mut Ctx, shared: &Shared) -> Result<()> {
         Errno::EPERM,
     )?;
     shared.enter(ctx, Phase::Paused)?;
-    match ctx.kexec()? {}
+    ctx.jump(|| Err(kexec::execute().into()))
 }
 
-/// Takes it back while threads use it, and FINISH runs.
-fn arrive(ctx: &mut Ctx) -> Result<(Shared, u64)> {
+/// When FINISH runs while threads use what was retrieved.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Finish {
+    /// As soon as they do: nearly all pages are yet to be adopted then.
+    Early,
+    /// When they have done much.
+    Late,
+}
+
+/// Takes it back while threads use it.
+fn arrive(ctx: &mut Ctx, finish: Finish) -> Result<(Shared, u64)> {
     let seed: u64 = ctx.get("seed")?.parse()?;
     let device = Device::open()?;
     let session = device.retrieve_session("model")?;
@@ -406,10 +306,18 @@ fn arrive(ctx: &mut Ctx) -> Result<(Shared, u64)> {
     model.settle().context("settling")?;
     let shared = Shared::new(model);
     with_threads(&shared, (seed, ctx.stage() as u64), || {
+        match finish {
+            Finish::Early => ctx.wait_for("a thread's work", PATIENCE, || shared.total() > 0)?,
+            Finish::Late => shared.work(ctx, STEPS)?,
+        }
+        let there = seen::resident(&shared.model.file)?;
+        let reclaimed = shared.reclaimed.load(Ordering::SeqCst);
+        shared.beside("FINISH", || Ok(session.finish()?))?;
         shared.work(ctx, STEPS)?;
-        session.finish()?;
-        shared.work(ctx, STEPS)?;
-        shared.be_pressed(ctx, "finished")?;
+        ctx.figure(&format!(
+            "{there} of {PAGES} pages were there before FINISH"
+        ));
+        shared.be_pressed(ctx, "finished", reclaimed)?;
         shared.enter(ctx, Phase::Over)
     })?;
     shared
@@ -421,11 +329,12 @@ fn arrive(ctx: &mut Ctx) -> Result<(Shared, u64)> {
 }
 
 fn end(ctx: &mut Ctx) -> Result<()> {
-    arrive(ctx).map(drop)
+    arrive(ctx, Finish::Early).map(drop)
 }
 
 fn go_on(ctx: &mut Ctx) -> Result<()> {
-    let (shared, seed) = arrive(ctx)?;
+    let (shared, seed) = arrive(ctx, Finish::Late)?;
+    ctx.kexec_load()?;
     shared.phase.store(0, Ordering::SeqCst);
     with_threads(&shared, (seed, 0xff), || preserve_and_jump(ctx, &shared))
 }
