@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Tests of .ci/run and .ci/check: what they make of suites that pass, fail, skip or find
-# nothing to test. make, cargo and the suites are faked. FILTER chooses by a part of the
-# name. Ends with "N passed, N failed, N skipped".
+# nothing to test. make, cargo and the suites are faked. And of what is written about the
+# sources, where a machine can tell. FILTER chooses by a part of the name. Ends with
+# "N passed, N failed, N skipped".
 
 # shellcheck disable=SC2016 # there are scripts in it to be written, not expanded
 set -uo pipefail
@@ -125,9 +126,20 @@ a_suite_that_crashes() {
 	check 1 "1 passed, 1 failed, 0 skipped" "setup install" "check: install ended with status 3"
 }
 
+# The first column of its table names each file with unsafe code, and no other.
+unsafe_code_is_accounted_for() {
+	local names
+	names=$(sed -n '/^room /,/^$/{/^``/s/  .*//p}' Documentation/safety.rst | tr -d '`,')
+	# shellcheck disable=SC2046,SC2086 # they are names, of which some have a * in them
+	diff -U0 --label "unsafe code" --label Documentation/safety.rst \
+		<(grep -rlE --include='*.rs' '^([^/]|/[^/])*\<unsafe\>' src | LC_ALL=C sort) \
+		<(printf '%s\n' $(printf 'src/%s ' $names) | LC_ALL=C sort -u)
+}
+
 cases="all_is_well a_test_fails no_tests_for_a_filter no_tests_in_a_part no_sum no_time
 skipped_without_need skipped_by_design
-suites_are_summed a_suite_of_no_tests a_filter_of_no_tests a_suite_that_crashes"
+suites_are_summed a_suite_of_no_tests a_filter_of_no_tests a_suite_that_crashes
+unsafe_code_is_accounted_for"
 
 # shellcheck disable=SC2086 # they are words
 run_cases "$wanted" $cases
