@@ -5,6 +5,9 @@
 
 #include "forger.h"
 
+#include <linux/cleanup.h>
+#include <linux/dcache.h>
+#include <linux/debugfs.h>
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/io.h>
@@ -58,11 +61,29 @@ static int preserve(const struct forger_range *range)
 	return kho_preserve_pages(page_at(range->phys), 1UL << range->order);
 }
 
-static int publish(u64 phys)
+static int publish(const struct forger_root *root)
 {
-	if (!is_ours(phys, 0))
+	if (!is_ours(root->phys, 0))
 		return -EINVAL;
-	return kho_add_subtree("LUO", phys_to_virt(phys), PAGE_SIZE);
+	return kho_add_subtree("LUO", phys_to_virt(root->phys), root->size);
+}
+
+DEFINE_FREE(dput, struct dentry *, dput(_T))
+
+/* Nothing that KHO exports leads to it, but a file in debugfs that shows it. */
+static int find_tree(u64 *arg)
+{
+	struct dentry *kho __free(dput) = debugfs_lookup("kho", NULL);
+	struct dentry *out __free(dput) = kho ? debugfs_lookup("out", kho) : NULL;
+	struct dentry *fdt __free(dput) = out ? debugfs_lookup("fdt", out) : NULL;
+	const struct debugfs_blob_wrapper *blob;
+
+	if (!fdt)
+		return -ENOENT;
+	blob = d_inode(fdt)->i_private;
+	*arg = virt_to_phys(blob->data);
+	set_page_private(virt_to_page(blob->data), (unsigned long)&forged);
+	return 0;
 }
 
 static long forger_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -71,6 +92,7 @@ static long forger_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	union {
 		u64 number;
 		struct forger_range range;
+		struct forger_root root;
 	} it = {};
 	long err;
 
@@ -86,7 +108,10 @@ static long forger_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		err = preserve(&it.range);
 		break;
 	case FORGER_PUBLISH:
-		err = publish(it.number);
+		err = publish(&it.root);
+		break;
+	case FORGER_TREE:
+		err = find_tree(&it.number);
 		break;
 	default:
 		return -ENOTTY;

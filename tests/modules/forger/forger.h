@@ -19,11 +19,21 @@ struct forger_range {
 	__u64 order;
 };
 
+struct forger_root {
+	__u64 phys;
+	__u64 size;
+};
+
 /* Allocates so many zeroed pages that adjoin; becomes their address. */
 #define FORGER_ALLOCATE	_IOWR('F', 0, __u64)
 /* Preserves what is there, as one key. */
 #define FORGER_PRESERVE	_IOW('F', 1, struct forger_range)
-/* Makes the page at this address the root of the account. */
-#define FORGER_PUBLISH	_IOW('F', 2, __u64)
+/* Makes what is at this address, and said to be of that size, the root of the account. */
+#define FORGER_PUBLISH	_IOW('F', 2, struct forger_root)
+/*
+ * Becomes the address of KHO's own device tree, in which the next kernel finds the
+ * root, and which may be written from then on. The first kernel tells where it is.
+ */
+#define FORGER_TREE	_IOR('F', 3, __u64)
 
 #endif

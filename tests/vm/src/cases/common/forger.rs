@@ -3,7 +3,7 @@
 //! Forges what the next kernel takes for this one's account: see tests/modules/forger/forger.h.
 
 use super::luo::ioctl;
-use super::modules;
+use super::{kho, modules};
 use anyhow::{ensure, Context, Result};
 use luo_handover::memory::Memory;
 use nix::errno::Errno;
@@ -24,16 +24,26 @@ struct Range {
     order: u64,
 }
 
+/// The root of an account, and what the next kernel is told of its size.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Root {
+    phys: u64,
+    size: u64,
+}
+
 /// The number of an ioctl with an argument of this size.
 const fn number(direction: u32, command: u8, size: usize) -> u32 {
     direction << 30 | (size as u32) << 16 | (b'F' as u32) << 8 | command as u32
 }
 
 const WRITE: u32 = 1;
+const READ: u32 = 2;
 const READ_WRITE: u32 = 3;
 const ALLOCATE: u32 = number(READ_WRITE, 0, size_of::<u64>());
 const PRESERVE: u32 = number(WRITE, 1, size_of::<Range>());
-const PUBLISH: u32 = number(WRITE, 2, size_of::<u64>());
+const PUBLISH: u32 = number(WRITE, 2, size_of::<Root>());
+const TREE: u32 = number(READ, 3, size_of::<u64>());
 
 /// The forger, inserted. It stays for as long as the kernel.
 #[derive(Clone, Debug)]
@@ -66,6 +76,11 @@ impl Forger {
 
     /// Leaves the handover that was composed, with its root there, to the next kernel.
     pub fn publish(&self, memory: &Memory, root_pa: u64) -> Result<()> {
+        self.publish_sized(memory, root_pa, 4096)
+    }
+
+    /// The same, with a root that is said to be of this size.
+    pub fn publish_sized(&self, memory: &Memory, root_pa: u64, size: u64) -> Result<()> {
         for pa in memory.written() {
             let written = self.0.write_at(memory.bytes(pa), pa);
             ensure!(written? == memory.bytes(pa).len(), "a part of {pa:#x}");
@@ -75,8 +90,22 @@ impl Forger {
             self.ioctl(PRESERVE, &mut Range { phys: pa, order })
                 .with_context(|| format!("preserving {pa:#x}"))?;
         }
-        self.ioctl(PUBLISH, &mut { root_pa })
+        let mut root = Root {
+            phys: root_pa,
+            size,
+        };
+        self.ioctl(PUBLISH, &mut root)
             .context("publishing the root")
+    }
+
+    /// Takes the size out of KHO's own entry for the root, which was published. Only in the first kernel.
+    pub fn lose_size(&self) -> Result<()> {
+        let mut pa = 0u64;
+        self.ioctl(TREE, &mut pa).context("KHO's device tree")?;
+        let mut tree = self.page(pa)?;
+        kho::lose_size(&mut tree, "LUO")?;
+        ensure!(self.0.write_at(&tree, pa)? == tree.len(), "a part of it");
+        Ok(())
     }
 
     /// The bytes of a page of this machine.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Damage of what there is once in a handover: the root, the list of sessions, the table of FLBs. So each kind takes
-//! a kernel of its own.
+//! Damage of what there is once in a handover: KHO's entry for the root, the root, the list of sessions, the table of
+//! FLBs. So each kind takes a kernel of its own.
 
 use super::super::common::forger::{kernel_code, Forger};
 use super::super::common::luo::Device;
@@ -21,6 +21,8 @@ struct Kind {
     sessions: usize,
     /// Does the damage to the root, and returns where the next kernel shall find it.
     damage: fn(&mut Memory, Place, Strangers) -> u64,
+    /// What KHO's entry says of the root's size; `None` if it does not say.
+    size: Option<u64>,
     /// What the log says.
     says: &'static [&'static str],
     /// How many sessions can be used, from the first one on.
@@ -34,24 +36,54 @@ struct Strangers {
     kernel: u64,
 }
 
+/// Of the root: four words.
+const ROOT_SIZE: u64 = 32;
+
+/// One that cannot be read is as if there were none.
+const REFUSED: Kind = Kind {
+    sessions: 2,
+    damage: |_, it, _| it.pa,
+    size: Some(4096),
+    says: &[],
+    usable: 0,
+};
+
 const KINDS: &[Kind] = &[
+    // The first one: only the first kernel tells where the entry is.
     Kind {
-        sessions: 2,
+        size: None,
+        says: &["state is refused: Field(\"KHO's entry\")"],
+        ..REFUSED
+    },
+    Kind {
+        size: Some(0),
+        says: &["state is refused: Count(0)"],
+        ..REFUSED
+    },
+    Kind {
+        size: Some(ROOT_SIZE - 1),
+        says: &["state is refused: Count(31)"],
+        ..REFUSED
+    },
+    Kind {
+        damage: |_, it, _| it.pa + 16,
+        says: &["state is refused: NotPreserved"],
+        ..REFUSED
+    },
+    Kind {
         damage: |memory, it, _| {
             it.set(memory, root::COMPATIBLE, u64::from_ne_bytes(*b"luo-v6\0\0"));
             it.pa
         },
         says: &["state is refused: Incompatible"],
-        usable: 0,
+        ..REFUSED
     },
     Kind {
-        sessions: 2,
         damage: |_, _, strangers| strangers.lost,
         says: &["state is refused: NotPreserved"],
-        usable: 0,
+        ..REFUSED
     },
     Kind {
-        sessions: 2,
         damage: |memory, it, _| {
             let list = it.follow(memory, root::SESSIONS);
             list.set(memory, block::NEXT, list.pa);
@@ -62,7 +94,7 @@ const KINDS: &[Kind] = &[
             "list of sessions is damaged: Endless; 0 before",
             "FLBs are refused: NotPreserved",
         ],
-        usable: 0,
+        ..REFUSED
     },
     Kind {
         sessions: 60,
@@ -80,6 +112,7 @@ const KINDS: &[Kind] = &[
             "FLBs are refused: Count(64)",
         ],
         usable: 51,
+        ..REFUSED
     },
     Kind {
         sessions: 60,
@@ -94,9 +127,9 @@ const KINDS: &[Kind] = &[
             "FLBs are refused: Count(",
         ],
         usable: 51,
+        ..REFUSED
     },
     Kind {
-        sessions: 2,
         damage: |memory, it, _| {
             let list = it.get(memory, root::SESSIONS);
             it.set(memory, root::SESSIONS, list + 16);
@@ -108,21 +141,31 @@ const KINDS: &[Kind] = &[
             "list of sessions is damaged: NotPreserved",
             "FLBs are refused: Count(",
         ],
-        usable: 0,
+        ..REFUSED
     },
+    // As short as can be, and longer than all there is: no more than the root is read.
     Kind {
-        sessions: 2,
+        size: Some(ROOT_SIZE),
         damage: |memory, it, _| {
             it.set(memory, root::LIVEUPDATE_NUM, u64::MAX);
             it.pa
         },
         says: &["live update number 18446744073709551615: 2 sessions"],
         usable: 2,
+        ..REFUSED
+    },
+    Kind {
+        size: Some(u64::MAX),
+        says: &["live update number 1: 2 sessions"],
+        usable: 2,
+        ..REFUSED
     },
 ];
 
 /// A kernel for each kind, and one more to look at the last.
-pub const STAGES: &[StageFn] = &[begin, go_on, go_on, go_on, go_on, go_on, go_on, end];
+pub const STAGES: &[StageFn] = &[
+    begin, go_on, go_on, go_on, go_on, go_on, go_on, go_on, go_on, go_on, go_on, go_on, end,
+];
 const _: () = assert!(STAGES.len() == KINDS.len() + 1);
 
 fn begin(ctx: &mut Ctx) -> Result<()> {
@@ -161,7 +204,13 @@ fn forge(kind: &Kind, forger: &Forger) -> Result<()> {
         kernel: kernel_code()?,
     };
     let root_pa = (kind.damage)(&mut memory, locate::Place::page(root_pa), strangers);
-    forger.publish(&memory, root_pa)
+    match kind.size {
+        Some(size) => forger.publish_sized(&memory, root_pa, size),
+        None => {
+            forger.publish(&memory, root_pa)?;
+            forger.lose_size()
+        }
+    }
 }
 
 fn look(ctx: &mut Ctx, kind: &Kind) -> Result<()> {
