@@ -27,12 +27,20 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("listen") => exit("listen", listen::run()),
+        Some("stay") => exit("stay", stay()),
         Some("pressure") => exit("pressure", pressure::run()),
         _ => {
             eprintln!("usage: luo-vm list   print the test cases as JSON\nAs process 1 it is the VM's /init.");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A program that says that it is there, and stays until its input ends.
+fn stay() -> anyhow::Result<()> {
+    println!("here");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
 }
 
 /// How a program ends: with what went wrong, if anything did.

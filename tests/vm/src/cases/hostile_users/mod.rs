@@ -2,6 +2,7 @@
 
 //! Users who are up to no good: what they reach, and what they do to others.
 
+mod exec;
 mod in_flight;
 mod in_flight_incoming;
 mod limited;
@@ -27,6 +28,7 @@ pub const TESTS: &[Test] = &[
     Test::new("io_uring_close", Config::new(), &[uring::close_in_flight]),
     Test::new("closed_in_flight", Config::new(), &[in_flight::closed]),
     Test::new("fork_in_flight", Config::new(), &[in_flight::forked]),
+    Test::new("exec_in_flight", Config::new(), &[exec::execed]),
     Test::new("signals", Config::new(), &[in_flight::signals]),
     Test::new(
         "signals_incoming",
