@@ -142,6 +142,8 @@ static void rec_unfreeze(struct liveupdate_file_op_args *args)
 
 	rec_log("unfreeze %c%llu\n", kind_char(page->kind), page->id);
 	WARN_ON(!page->frozen);
+	/* It cannot fail, but take long. */
+	rec_fails("unfreeze");
 	page->frozen = 0;
 }
 

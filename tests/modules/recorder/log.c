@@ -10,6 +10,7 @@
 #include <linux/minmax.h>
 #include <linux/mutex.h>
 #include <linux/stdarg.h>
+#include <linux/string.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/wait.h>
@@ -19,11 +20,17 @@
 static DEFINE_MUTEX(lock);
 static char *text;
 static size_t len;
-static struct {
+
+/* Which call is to fail, or to wait. */
+struct rule {
 	char callback[32];
 	unsigned int calls;
 	int err;
-} fail;
+};
+
+#define NR_RULES	2
+
+static struct rule rules[NR_RULES];
 
 /* Those who wait at the gate, and how often it was opened. */
 static DECLARE_WAIT_QUEUE_HEAD(gate);
@@ -47,9 +54,11 @@ int rec_fails(const char *callback)
 	int err = 0;
 
 	mutex_lock(&lock);
-	if (fail.calls && !strcmp(fail.callback, callback) && !--fail.calls) {
-		err = -fail.err;
-		wait = !fail.err;
+	for (struct rule *rule = rules; rule < rules + NR_RULES; rule++) {
+		if (rule->calls && !strcmp(rule->callback, callback) && !--rule->calls) {
+			err = -rule->err;
+			wait = !rule->err;
+		}
 	}
 	mutex_unlock(&lock);
 	if (wait && wait_event_killable(gate, READ_ONCE(opened) != seen))
@@ -83,20 +92,26 @@ static const struct file_operations log_fops = {
 
 static ssize_t fail_write(struct file *file, const char __user *from, size_t size, loff_t *pos)
 {
-	char line[64] = {}, callback[32] = {};
-	unsigned int calls = 0;
-	int err = 0;
+	char text[128] = {}, *rest = text, *line;
+	struct rule new[NR_RULES] = {};
+	unsigned int count = 0;
 
-	if (size >= sizeof(line))
+	if (size >= sizeof(text))
 		return -EINVAL;
-	if (copy_from_user(line, from, size))
+	if (copy_from_user(text, from, size))
 		return -EFAULT;
-	if (*strim(line) && sscanf(line, "%31s %u %d", callback, &calls, &err) != 3)
-		return -EINVAL;
+	while ((line = strsep(&rest, "\n"))) {
+		struct rule *rule = &new[count];
+
+		if (!*strim(line))
+			continue;
+		if (count++ == NR_RULES)
+			return -EINVAL;
+		if (sscanf(line, "%31s %u %d", rule->callback, &rule->calls, &rule->err) != 3)
+			return -EINVAL;
+	}
 	mutex_lock(&lock);
-	memcpy(fail.callback, callback, sizeof(callback));
-	fail.calls = calls;
-	fail.err = err;
+	memcpy(rules, new, sizeof(rules));
 	WRITE_ONCE(opened, opened + 1);
 	mutex_unlock(&lock);
 	wake_up_all(&gate);

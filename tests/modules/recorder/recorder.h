@@ -14,7 +14,8 @@
  *             (with the retrieve_status), "x.preserve"; writing empties it
  *   fail      "CALLBACK K ERRNO": the k-th call from now on fails with -errno
  *             (of can_finish: says no), or for ERRNO 0 waits until the file is
- *             written to again; a line of nothing else: none fails
+ *             written to again; so may a second one, in a line of its own; a line
+ *             of nothing: none fails
  *   live      number of preserved pages that the handlers and FLBs own
  *   incoming, outgoing   the value of FLB x in the new and the old kernel, taken
  *             by get and put around it; writing 1 gets it, 0 puts it

@@ -220,6 +220,16 @@ impl Recorder {
         Self::write("fail", &format!("{callback} {k} 0")).context("fail")
     }
 
+    /// Lets the k-th call of one callback from now on fail, and that of another one wait. Opens the gate before.
+    pub fn fail_and_hold(
+        &self,
+        (fails, k, errno): (&str, usize, Errno),
+        (waits, l): (&str, usize),
+    ) -> Result<()> {
+        let lines = format!("{fails} {k} {}\n{waits} {l} 0", errno as i32);
+        Self::write("fail", &lines).context("fail")
+    }
+
     /// Lets a callback that waits go on.
     pub fn open_gate(&self) -> Result<()> {
         Self::write("fail", "\n").context("fail")

@@ -2,7 +2,7 @@
 
 //! What waits for a kexec, and the kexec that waits.
 
-use super::outgoing::OUTGOING;
+use super::outgoing::{GETTERS, OUTGOING};
 use super::{command, done, ends, preserve_held, send, Scene, Waiter, BOTH, HANDLED, KILLED};
 use crate::cases::common::luo::{Device, Session};
 use crate::cases::common::modules::{Kind, Recorder};
@@ -38,23 +38,37 @@ const CREATE: Waiter = Waiter {
     left: "(1, 2, 0) 0 [1, 2]",
 };
 
+/// Waits for the registry, but not while files are being frozen.
+const LIST: Waiter = Waiter {
+    what: "LIST_SESSIONS",
+    act: |scene| {
+        let (entries, total) = scene.device.list_sessions(0, 9)?;
+        Ok(format!("{} of {total}", entries.len()))
+    },
+    answer: "2 of 2",
+    left: "(1, 2, 0) 0 [1, 2]",
+};
+
+/// A session with two files, which is frozen before the last one.
+fn frozen_scene<'a>(device: &'a Device, recorder: &Recorder) -> Result<(Scene<'a>, Session)> {
+    let scene = Scene {
+        device,
+        session: device.create_session("frozen")?,
+        file: recorder.open(Kind::B, 3)?,
+    };
+    scene.session.preserve(&recorder.open(Kind::A, 1)?, 1)?;
+    scene.session.preserve(&recorder.open(Kind::B, 2)?, 2)?;
+    let last = last_session(device, recorder)?;
+    recorder.take()?;
+    Ok((scene, last))
+}
+
 /// What changes a session that is frozen waits until the kexec fails.
 pub fn behind_kexec(ctx: &mut Ctx) -> Result<()> {
     let recorder = Recorder::new(ctx)?;
     let device = Device::open()?;
     ctx.kexec_load()?;
-    let scene = || -> Result<_> {
-        let scene = Scene {
-            device: &device,
-            session: device.create_session("frozen")?,
-            file: recorder.open(Kind::B, 3)?,
-        };
-        scene.session.preserve(&recorder.open(Kind::A, 1)?, 1)?;
-        scene.session.preserve(&recorder.open(Kind::B, 2)?, 2)?;
-        let last = last_session(&device, &recorder)?;
-        recorder.take()?;
-        Ok((scene, last))
-    };
+    let scene = || frozen_scene(&device, &recorder);
     // Opens the gate, too.
     let fail = || recorder.fail("freeze", 1, Errno::EIO);
     for waiter in OUTGOING.iter().chain([&CREATE]) {
@@ -88,7 +102,47 @@ pub fn behind_kexec(ctx: &mut Ctx) -> Result<()> {
     recorder.remove()
 }
 
-/// So does close(2), of the last descriptor.
+/// What a kexec that fails has frozen is thawed, with the registry locked: that takes as long as the handlers do.
+pub fn behind_thaw(ctx: &mut Ctx) -> Result<()> {
+    const THAWED: &str =
+        "freeze a1, freeze b2, freeze b8, freeze b9, unfreeze b8, unfreeze b2, unfreeze a1";
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    ctx.kexec_load()?;
+    let held = || -> Result<_> {
+        let (scene, last) = frozen_scene(&device, &recorder)?;
+        let rebooter = reboot_held(ctx, &recorder, 2)?;
+        // The first call is for the session that was not frozen as a whole, and locks no other.
+        recorder.fail_and_hold(("freeze", 1, Errno::EIO), ("unfreeze", 2))?;
+        recorder.wait_for(ctx, "unfreeze b2")?;
+        Ok((scene, last, rebooter))
+    };
+    for waiter in [&LIST, &CREATE].into_iter().chain(GETTERS) {
+        for signal in BOTH {
+            let (scene, last, rebooter) = held()?;
+            let open = || recorder.open_gate();
+            waiter.meet(ctx, &scene, (rebooter, "EIO"), open, signal)?;
+            recorder.expect(waiter.what, THAWED)?;
+            drop((scene, last));
+            ensure!(recorder.live()? == 0, "{}, {signal:?}", waiter.what);
+            // Its name is free when who made it is gone.
+            drop(device.create_session("new")?);
+        }
+    }
+    // It is killed itself: all is thawed, only sooner.
+    let (scene, last, rebooter) = held()?;
+    let waiter = command(|| (LIST.act)(&scene))?;
+    send(ctx, HANDLED, &waiter)?;
+    rebooter.0.kill()?;
+    ends(waiter, HANDLED, LIST.answer)?;
+    recorder.expect("killed", THAWED)?;
+    ensure!(scene.told()? == LIST.left, "{}", scene.told()?);
+    drop((scene, last));
+    ensure!(recorder.live()? == 0);
+    recorder.remove()
+}
+
+/// close(2) waits for a kexec as well, that of the last descriptor.
 pub fn closing(ctx: &mut Ctx) -> Result<()> {
     let recorder = Recorder::new(ctx)?;
     ctx.kexec_load()?;

@@ -40,6 +40,7 @@ pub const TESTS: &[Test] = &[
         &[incoming::hand_on, incoming::behind_finish],
     ),
     Test::new("behind_kexec", Config::new(), &[kexec::behind_kexec]),
+    Test::new("behind_thaw", Config::new(), &[kexec::behind_thaw]),
     Test::new("closing_behind_kexec", Config::new(), &[kexec::closing]),
     Test::new("kexec", Config::new(), &[kexec::kexec_waits]),
     Test::new("killed_kexec", Config::new(), &[kexec::killed_kexec]),

@@ -52,7 +52,7 @@ pub const OUTGOING: &[Waiter] = &[
 ];
 
 /// Those that wait for another command of the session, but not for a kexec.
-const GETTERS: &[Waiter] = &[
+pub const GETTERS: &[Waiter] = &[
     Waiter {
         what: "GET_STATE",
         act: |scene| scene.session.state().map(|state| format!("{state:?}")),
