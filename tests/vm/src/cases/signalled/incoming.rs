@@ -7,9 +7,11 @@ use crate::cases::common::luo::Device;
 use crate::cases::common::modules::{Kind, Recorder};
 use crate::cases::common::refused;
 use crate::ctx::Ctx;
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 
+/// The value of FLB x: that of the first FLB that the recorder makes.
+const VALUE: &str = "100";
 /// So many, more than any case needs.
 const SESSIONS: usize = 16;
 
@@ -187,4 +189,55 @@ pub fn behind_finish(ctx: &mut Ctx) -> Result<()> {
     )?;
     drop(scene);
     finish_all(device, recorder, number)
+}
+
+/// An FLB takes its time to be made: who asks for it waits, and who finishes a file that depends on it.
+pub fn behind_flb(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let ask = |flb: &'static str| command(|| recorder.value(flb).map(|value| value.to_string()));
+    recorder.hold("x.retrieve", 1)?;
+    let first = ask("incoming")?;
+    recorder.wait_for(ctx, "x.retrieve")?;
+    let (mut scenes, mut waiters) = (Vec::new(), Vec::new());
+    for (number, signal) in BOTH.into_iter().enumerate() {
+        let scene = incoming(&device, &recorder, number)?;
+        let asker = ask("incoming")?;
+        send(ctx, signal, &asker)?;
+        waiters.push((asker, signal, VALUE));
+        let finisher = command(|| scene.session.finish().map(done))?;
+        send(ctx, signal, &finisher)?;
+        waiters.push((finisher, signal, "done"));
+        scenes.push(scene);
+    }
+    // Who only looks at a session waits for none of them.
+    for scene in &scenes {
+        let told = command(|| scene.told().map_err(|_| Errno::EIO))?;
+        told.says("what there is", "(4, 0, 0) 0 [], signals: 0")?;
+    }
+    send(ctx, HANDLED, &first)?;
+    recorder.open_gate()?;
+    ends(first, HANDLED, VALUE).context("who asked first")?;
+    for (waiter, signal, answer) in waiters {
+        ends(waiter, signal, answer).with_context(|| format!("{answer}, {signal:?}"))?;
+    }
+    let record = recorder.take()?;
+    let made = record.iter().filter(|line| *line == "x.retrieve").count();
+    ensure!(made == 1, "x was made {made} times: {record:?}");
+    let finished = record.iter().filter(|line| line.starts_with("finish"));
+    ensure!(finished.count() == 2 * scenes.len(), "{record:?}");
+
+    // The first one is killed: its handler's answer is final, and the second's, too.
+    recorder.hold("y.retrieve", 1)?;
+    let first = ask("incoming-y")?;
+    recorder.wait_for(ctx, "y.retrieve")?;
+    let second = ask("incoming-y")?;
+    send(ctx, HANDLED, &second)?;
+    first.0.kill()?;
+    ends(second, HANDLED, "EINTR")?;
+    refused("y", recorder.value("incoming-y"), Errno::EINTR)?;
+    recorder.expect("it was not made again", "y.retrieve")?;
+    let used = scenes.len();
+    drop(scenes);
+    finish_all(device, recorder, used)
 }

@@ -39,6 +39,11 @@ pub const TESTS: &[Test] = &[
         Config::new(),
         &[incoming::hand_on, incoming::behind_finish],
     ),
+    Test::new(
+        "behind_incoming_flb",
+        Config::new(),
+        &[incoming::hand_on, incoming::behind_flb],
+    ),
     Test::new("behind_kexec", Config::new(), &[kexec::behind_kexec]),
     Test::new("behind_thaw", Config::new(), &[kexec::behind_thaw]),
     Test::new("closing_behind_kexec", Config::new(), &[kexec::closing]),
