@@ -63,6 +63,8 @@ ends() {
 	done
 }
 
+no_time="no time for it: the next run goes on where this one stopped"
+
 all_is_well() { ci 0 "5 passed, 0 failed, 0 skipped"; }
 
 a_test_fails() {
@@ -86,9 +88,30 @@ no_sum() {
 }
 
 no_time() {
-	export SECONDS=2100
-	ci 0 "1 passed, 0 failed, 4 skipped" \
-		"CI: skipped: check-debug: no time for it: the next run finds kernels in the cache"
+	export SECONDS=3000
+	ci 0 "1 passed, 0 failed, 4 skipped" "CI: skipped: check-debug: $no_time"
+}
+
+# hangs TARGET [LINE]...: make prints these lines for it, and does not end.
+hangs() {
+	says "$@"
+	fake bin/make <<-END
+		#!/bin/sh
+		cat "\$(dirname "\$0")/../said/\$1" 2>/dev/null || echo "1 passed, 0 failed, 0 skipped"
+		[ "\$1" != "$1" ] || exec sleep 1000
+	END
+	export CI_ENOUGH=5
+}
+
+no_time_to_end() {
+	hangs check-debug "ok one"
+	ci 0 "4 passed, 0 failed, 1 skipped" "CI: skipped: check-debug: $no_time"
+}
+
+# It is told all the same.
+fails_and_has_no_time_to_end() {
+	hangs check-debug "FAIL one: it does not work"
+	ci 1 "4 passed, 1 failed, 0 skipped" "FAIL one: it does not work"
 }
 
 skipped_without_need() {
@@ -136,8 +159,8 @@ unsafe_code_is_accounted_for() {
 		<(printf '%s\n' $(printf 'src/%s ' $names) | LC_ALL=C sort -u)
 }
 
-cases="all_is_well a_test_fails no_tests_for_a_filter no_tests_in_a_part no_sum no_time
-skipped_without_need skipped_by_design
+cases="all_is_well a_test_fails no_tests_for_a_filter no_tests_in_a_part no_sum no_time no_time_to_end
+fails_and_has_no_time_to_end skipped_without_need skipped_by_design
 suites_are_summed a_suite_of_no_tests a_filter_of_no_tests a_suite_that_crashes
 unsafe_code_is_accounted_for"
 
