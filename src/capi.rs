@@ -102,8 +102,8 @@ pub(crate) extern "C" fn liveupdate_unregister_file_handler(
 ///
 /// # Safety
 ///
-/// `flb` and what it points to stay valid until it is unregistered from all handlers, and its objects
-/// have ended.
+/// `flb` and what it points to stay valid until it is unregistered from all handlers, its objects have
+/// ended, and every file that was retrieved while it was registered is finished.
 #[no_mangle]
 pub(crate) unsafe extern "C" fn liveupdate_register_flb(
     fh: *mut bindings::liveupdate_file_handler,

@@ -318,6 +318,17 @@ impl Drop for FlbUse {
 pub(crate) struct FlbFinish(KVec<flb::Pinned>);
 
 impl FlbFinish {
+    /// Adds those of `others` that are not among these.
+    pub(crate) fn add(&mut self, others: Self) -> Result {
+        for flb in others.0 {
+            let compatible = flb.compatible();
+            if self.0.iter().all(|known| known.compatible() != compatible) {
+                self.0.push(flb, GFP_KERNEL_ACCOUNT)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Tells them, in reverse order, that the file is finished.
     pub(crate) fn tell(self) {
         for flb in self.0.iter().rev() {

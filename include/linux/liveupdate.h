@@ -196,8 +196,9 @@ void liveupdate_unregister_file_handler(struct liveupdate_file_handler *fh);
  * compatible string, -ENOSPC for too many FLBs, -EOPNOTSUPP, -ENOMEM.
  *
  * What was made before an FLB is unregistered is handed over, and ends, as ever:
- * so @flb stays until it is unregistered and has no object, as it does in a module,
- * which stays loaded as long. No callback registers or unregisters anything.
+ * so @flb stays until it is unregistered, has no object, and every file that was
+ * retrieved while it was registered is finished, as it does in a module, which
+ * stays loaded as long. No callback registers or unregisters anything.
  */
 int liveupdate_register_flb(struct liveupdate_file_handler *fh,
 			    struct liveupdate_flb *flb);

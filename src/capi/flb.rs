@@ -48,7 +48,8 @@ impl CFlb {
     ///
     /// # Safety
     ///
-    /// `flb` and what it points to are valid until the FLB is unregistered and has no object.
+    /// `flb` and what it points to are valid until the FLB is unregistered, has no object, and no file
+    /// that was retrieved before is unfinished.
     pub(super) unsafe fn new(flb: *mut bindings::liveupdate_flb) -> Result<Self> {
         let raw = Raw(NonNull::new(flb).ok_or(EINVAL)?);
         let ops = raw.ops();

@@ -104,8 +104,11 @@ impl Restored {
         if !handler.can_finish(self.data, &self.outcome) {
             return Err(EBUSY);
         }
-        if self.flbs.is_none() {
-            self.flbs = Some(flbs_of(handler, EBUSY)?);
+        let flbs = flbs_of(handler, EBUSY)?;
+        match &mut self.flbs {
+            // Of those that were registered since, the file is counted by the previous kernel, too.
+            Some(known) => known.add(flbs)?,
+            None => self.flbs = Some(flbs),
         }
         Ok(())
     }

@@ -288,13 +288,14 @@ impl Encoding for PreservedExtents {
     fn rollback(&mut self) {
         self.run = PinnedRun::new();
         self.added = PinnedExtents::new();
-        self.tables.rollback();
         // SAFETY: They are not preserved, and taken back.
         unsafe { self.unpin_from(self.preserved) };
         self.entries.truncate(self.preserved);
         let (len, nr_pages) = self.committed;
         self.unpreserve_ranges_from(len);
         self.unpreserve_large_from(len, u64::MAX);
+        // Not before the ranges that its pages are in: who unpins a page may not have it preserved.
+        self.tables.rollback();
         // SAFETY: They are not preserved any more, and taken back.
         unsafe { self.unpin_from(len) };
         self.entries.truncate(len);

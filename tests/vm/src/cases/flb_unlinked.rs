@@ -30,6 +30,11 @@ pub const TESTS: &[Test] = &[
         &[hand_on, while_retrieved],
     ),
     Test::new(
+        "registered_when_retrieved",
+        Config::new(),
+        &[hand_on, registered_when_retrieved],
+    ),
+    Test::new(
         "asks_for_another",
         Config::new(),
         &[hand_on, asks_for_another],
@@ -172,6 +177,24 @@ fn while_retrieved(ctx: &mut Ctx) -> Result<()> {
         "retrieve a1, x.retrieve, can_finish a1 1, finish a1 1, y.retrieve, y.finish, x.finish",
     )?;
     has("flbs", X, None)?;
+    drop((file, session));
+    recorder.nothing_left()?;
+    recorder.remove()
+}
+
+/// And it does if the FLB comes when it was retrieved.
+fn registered_when_retrieved(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    recorder.link(false)?;
+    let session = Device::open()?.retrieve_session("one")?;
+    let file = session.retrieve(1)?;
+    recorder.link(true)?;
+    session.finish()?;
+    recorder.expect(
+        "the last file",
+        "retrieve a1, can_finish a1 1, finish a1 1, y.retrieve, y.finish, x.retrieve, x.finish",
+    )?;
+    has("flbs", X, Some("outgoing 0 incoming 0"))?;
     drop((file, session));
     recorder.nothing_left()?;
     recorder.remove()
