@@ -84,6 +84,8 @@ struct Shared {
     resized: Mutex<()>,
     /// How many pages the kernel has reclaimed since the threads began.
     reclaimed: AtomicU64,
+    /// Since when the main thread is in a call.
+    call: Mutex<Option<Instant>>,
     /// How often the process that takes memory was killed.
     kills: AtomicUsize,
 }
@@ -97,6 +99,7 @@ impl Shared {
             seen: Default::default(),
             resized: Mutex::new(()),
             reclaimed: AtomicU64::new(0),
+            call: Mutex::new(None),
             kills: AtomicUsize::new(0),
         }
     }
@@ -131,7 +134,10 @@ impl Shared {
     /// Fails unless the threads did something during `call`, too.
     fn beside<T>(&self, what: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
         let before = self.total();
-        let done = call()?;
+        *self.call.lock().expect("nobody panics") = Some(Instant::now());
+        let done = call();
+        *self.call.lock().expect("nobody panics") = None;
+        let done = done?;
         let steps = self.total() - before;
         ensure!(steps > 0, "the threads did nothing during {what}");
         Ok(done)
@@ -172,7 +178,12 @@ fn press(shared: &Shared, mut pressure: Pressure) -> Result<()> {
     loop {
         // Some at a time, between which the others do some work: the kernel is to reclaim, and not to do nothing else.
         let (start, since) = (shared.total(), Instant::now());
-        let stuck = || since.elapsed() > STUCK;
+        // The call waits for memory, and it is the others who get it.
+        let calls = || {
+            let call = shared.call.lock().expect("nobody panics");
+            call.is_some_and(|since| since.elapsed() > STUCK)
+        };
+        let stuck = || since.elapsed() > STUCK || calls();
         while shared.total() < start + 200 && !stuck() {
             if PHASES[shared.phase.load(Ordering::SeqCst)] == Phase::Over {
                 return Ok(());
@@ -274,9 +285,10 @@ fn preserve_and_jump(ctx: &mut Ctx, shared: &Shared) -> Result<()> {
     shared.enter(ctx, Phase::Preserved)?;
     shared.work(ctx, STEPS)?;
     shared.be_pressed(ctx, "preserved", reclaimed)?;
-    if let Err((errno, _)) = session.prepare() {
-        bail!("PREPARE: {errno}");
-    }
+    shared.beside("PREPARE", || match session.prepare() {
+        Ok(()) => Ok(()),
+        Err((errno, _)) => bail!("PREPARE: {errno}"),
+    })?;
     shared.work(ctx, STEPS / 2)?;
     refused(
         "punching",
