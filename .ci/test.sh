@@ -26,7 +26,9 @@ prepare() {
 	cp .ci/run .ci/check "$top/.ci"
 	fake bin/make <<-'END'
 		#!/bin/sh
-		cat "$(dirname "$0")/../said/$1" 2>/dev/null || echo "1 passed, 0 failed, 0 skipped"
+		said=$(dirname "$0")/../said/$1
+		cat "$said" 2>/dev/null || echo "1 passed, 0 failed, 0 skipped"
+		[ ! -e "$said.hangs" ] || exec sleep 1000
 	END
 	fake bin/cargo <<-'END'
 		#!/bin/sh
@@ -95,11 +97,7 @@ no_time() {
 # hangs TARGET [LINE]...: make prints these lines for it, and does not end.
 hangs() {
 	says "$@"
-	fake bin/make <<-END
-		#!/bin/sh
-		cat "\$(dirname "\$0")/../said/\$1" 2>/dev/null || echo "1 passed, 0 failed, 0 skipped"
-		[ "\$1" != "$1" ] || exec sleep 1000
-	END
+	: >"$top/said/$1.hangs"
 	export CI_ENOUGH=5
 }
 

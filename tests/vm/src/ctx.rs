@@ -6,7 +6,7 @@ use crate::cmdline::Words;
 use crate::init::orchestrator;
 use crate::kmsg::Log;
 use crate::procfs::number_in;
-use crate::test::Skip;
+use crate::test::Ended;
 use crate::{kexec, kmsg, report};
 use anyhow::{bail, Context, Result};
 use liveupdate::Device;
@@ -113,7 +113,7 @@ impl Ctx {
 
     /// Ends the test as skipped: `return ctx.skip("needs a TPM");`
     pub fn skip(&self, why: &str) -> Result<()> {
-        Err(Skip(why.into()).into())
+        Err(Ended(Outcome::Skipped(why.into())).into())
     }
 
     /// Inserts `luo.ko`. Needs `Orchestrator::None`: else it is in already.

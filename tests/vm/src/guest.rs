@@ -5,10 +5,10 @@
 //! The console is a memfd, which is preserved like the guest: a kernel later it goes on at the byte where it was.
 
 use crate::kexec;
-use crate::test::Doubt;
+use crate::test::Ended;
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use liveupdate::{Device, OutgoingSession};
-use luo_vm_protocol::{DISK_KERNEL, NESTED_FOLDER};
+use luo_vm_protocol::{Outcome, DISK_KERNEL, NESTED_FOLDER};
 use nix::kmod::{finit_module, ModuleInitFlags};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use std::fs::File;
@@ -290,7 +290,7 @@ impl Guest {
         let why = format!("{why}: {}", self.story());
         match self.console.text() {
             Ok(text) if (hangs || self.has_reset()) && !text.contains("Kernel panic") => {
-                Doubt(why).into()
+                Ended(Outcome::Doubtful(why)).into()
             }
             _ => anyhow!(why),
         }

@@ -5,7 +5,7 @@
 use crate::ctx::Ctx;
 use anyhow::Result;
 pub use luo_vm_protocol::Orchestrator;
-use luo_vm_protocol::{TestInfo, VmConfig};
+use luo_vm_protocol::{Outcome, TestInfo, VmConfig};
 
 /// One stage of a test: what it does in one kernel.
 pub type StageFn = fn(&mut Ctx) -> Result<()>;
@@ -202,26 +202,14 @@ impl Config {
     }
 }
 
-/// A test that ends with this error counts as skipped, not as failed.
+/// A test that ends with this error has this outcome, instead of a failure.
 #[derive(Debug)]
-pub struct Skip(pub String);
+pub struct Ended(pub Outcome);
 
-impl std::fmt::Display for Skip {
+impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{:?}", self.0)
     }
 }
 
-impl std::error::Error for Skip {}
-
-/// A test that ends with this error has failed, unless the VM's processor is emulated: then it may be tried again.
-#[derive(Debug)]
-pub struct Doubt(pub String);
-
-impl std::fmt::Display for Doubt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Doubt {}
+impl std::error::Error for Ended {}

@@ -2,7 +2,7 @@
 
 //! reboot(KEXEC) has to wait for commands that are under way: for these alone, and it says so.
 
-use super::common::luo::Device;
+use super::common::luo::{Device, Session};
 use super::common::memfd;
 use super::common::modules::{Kind, Recorder};
 use super::races::{preserve_held, Doer, LONG};
@@ -21,28 +21,56 @@ pub const TESTS: &[Test] = &[
     Test::new("busy", Config::new(), &[busy]),
 ];
 
+/// A session with a file, and one whose PRESERVE_FD a kexec has to wait for.
+pub struct Waiting {
+    /// Of the files.
+    pub recorder: Recorder,
+    pub device: Device,
+    pub first: Session,
+    pub slow: Session,
+}
+
+impl Waiting {
+    /// Makes them, and loads a kernel.
+    pub fn new(ctx: &Ctx) -> Result<Self> {
+        let recorder = Recorder::new(ctx)?;
+        let device = Device::open()?;
+        let first = device.create_session("first")?;
+        first.preserve(&recorder.open(Kind::B, 7)?, 7)?;
+        let slow = device.create_session("slow")?;
+        ctx.kexec_load()?;
+        Ok(Self {
+            recorder,
+            device,
+            first,
+            slow,
+        })
+    }
+
+    /// Waits until a kexec has waited for so long that the log says so.
+    pub fn waits(&self, ctx: &Ctx, log: &mut Log) -> Result<()> {
+        ctx.wait_for("a line of the log", LONG, || {
+            log.expect("session [slow]: reboot() waits").is_ok()
+        })
+    }
+}
+
 /// Where a kexec has to wait for long, the log says for whom.
 fn named(ctx: &mut Ctx) -> Result<()> {
-    let recorder = Recorder::new(ctx)?;
-    let device = Device::open()?;
-    let first = device.create_session("first")?;
-    first.preserve(&recorder.open(Kind::B, 7)?, 7)?;
-    let slow = device.create_session("slow")?;
-    ctx.kexec_load()?;
+    let scene = Waiting::new(ctx)?;
+    let recorder = &scene.recorder;
     let mut log = Log::from_now()?;
-    let doer = preserve_held(ctx, &recorder, &slow, 1, "preserve")?;
+    let doer = preserve_held(ctx, recorder, &scene.slow, 1, "preserve")?;
     let rebooter = Doer::new(|| Err(kexec::execute()))?;
-    ctx.wait_for("a line of the log", LONG, || {
-        log.expect("session [slow]: reboot() waits").is_ok()
-    })?;
+    scene.waits(ctx, &mut log)?;
     recorder.take()?;
     // Opens the gate, too.
     recorder.fail("freeze", 1, Errno::EIO)?;
     doer.says("PRESERVE_FD", "preserved")?;
     rebooter.says("reboot()", "EIO")?;
     recorder.expect("it waited for that alone", "freeze a1, unfreeze b7")?;
-    drop((first, slow));
-    recorder.remove()
+    drop((scene.first, scene.slow));
+    scene.recorder.remove()
 }
 
 /// A session to which one command comes after the other is waited for no longer than for one of them.

@@ -5,7 +5,7 @@
 use crate::cmdline::Words;
 use crate::ctx::Ctx;
 use crate::process::{Child, Said};
-use crate::test::{Doubt, Skip, Test};
+use crate::test::{Ended, Test};
 use crate::{cases, kexec, kmsg, report};
 use anyhow::{Context, Result};
 use luo_vm_protocol::{Event, Outcome, Plan, MARK_END, MARK_START};
@@ -89,9 +89,10 @@ fn stage_outcome(name: &str, test: &Test, words: &Words, plan: &Plan) -> Outcome
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => Outcome::Passed,
-        Ok(Err(err)) if err.is::<Skip>() => Outcome::Skipped(format!("{err:#}")),
-        Ok(Err(err)) if err.is::<Doubt>() => Outcome::Doubtful(format!("{err:#}")),
-        Ok(Err(err)) => Outcome::Failed(format!("{err:#}")),
+        Ok(Err(err)) => match err.downcast_ref::<Ended>() {
+            Some(ended) => ended.0.clone(),
+            None => Outcome::Failed(format!("{err:#}")),
+        },
         Err(panic) => Outcome::Failed(match panic.downcast_ref::<String>() {
             Some(text) => text.clone(),
             None => (*panic.downcast_ref::<&str>().unwrap_or(&"panic")).to_string(),

@@ -6,7 +6,8 @@ use super::outgoing::{GETTERS, OUTGOING};
 use super::{command, done, ends, preserve_held, send, Scene, Waiter, BOTH, HANDLED, KILLED};
 use crate::cases::common::luo::{Device, Session};
 use crate::cases::common::modules::{Kind, Recorder};
-use crate::cases::races::{wait_until_stuck, Doer, LONG};
+use crate::cases::kexec_waits::Waiting;
+use crate::cases::races::{wait_until_stuck, Doer};
 use crate::ctx::Ctx;
 use crate::kexec;
 use crate::kmsg::Log;
@@ -38,13 +39,16 @@ const CREATE: Waiter = Waiter {
     left: "(1, 2, 0) 0 [1, 2]",
 };
 
+/// How many sessions LIST_SESSIONS has.
+fn listed(device: &Device) -> nix::Result<String> {
+    let (entries, total) = device.list_sessions(0, 9)?;
+    Ok(format!("{} of {total}", entries.len()))
+}
+
 /// Waits for the registry, but not while files are being frozen.
 const LIST: Waiter = Waiter {
     what: "LIST_SESSIONS",
-    act: |scene| {
-        let (entries, total) = scene.device.list_sessions(0, 9)?;
-        Ok(format!("{} of {total}", entries.len()))
-    },
+    act: |scene| listed(scene.device),
     answer: "2 of 2",
     left: "(1, 2, 0) 0 [1, 2]",
 };
@@ -224,30 +228,7 @@ pub fn killed_kexec(ctx: &mut Ctx) -> Result<()> {
     scene.end()
 }
 
-/// A session with a file, and one whose PRESERVE_FD a kexec has to wait for.
-struct Waiting {
-    recorder: Recorder,
-    device: Device,
-    first: Session,
-    slow: Session,
-}
-
 impl Waiting {
-    fn new(ctx: &Ctx) -> Result<Self> {
-        let recorder = Recorder::new(ctx)?;
-        let device = Device::open()?;
-        let first = device.create_session("first")?;
-        first.preserve(&recorder.open(Kind::B, 7)?, 7)?;
-        let slow = device.create_session("slow")?;
-        ctx.kexec_load()?;
-        Ok(Self {
-            recorder,
-            device,
-            first,
-            slow,
-        })
-    }
-
     /// Lets PRESERVE_FD wait at the gate, with an empty record but for that.
     fn preserve_held(&self, ctx: &Ctx) -> Result<Doer> {
         self.recorder.take()?;
@@ -255,20 +236,9 @@ impl Waiting {
         preserve_held(ctx, &self.recorder, &self.slow, 1, ("preserve", line))
     }
 
-    /// Waits until a kexec has waited for so long that the log says so.
-    fn waits(&self, ctx: &Ctx, log: &mut Log) -> Result<()> {
-        ctx.wait_for("a line of the log", LONG, || {
-            log.expect("session [slow]: reboot() waits").is_ok()
-        })
-    }
-
     /// Fails unless who only looks is answered at once.
     fn lists(&self) -> Result<()> {
-        let list = || {
-            let (entries, total) = self.device.list_sessions(0, 9)?;
-            Ok(format!("{} of {total}", entries.len()))
-        };
-        command(list)?.says("LIST_SESSIONS", "2 of 2, signals: 0")
+        command(|| listed(&self.device))?.says("LIST_SESSIONS", "2 of 2, signals: 0")
     }
 
     /// Lets CREATE_SESSION wait, with a signal to it.
