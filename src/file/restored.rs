@@ -67,7 +67,7 @@ impl Restored {
         let handler = Handler::for_compatible(&self.compatible).ok_or(ENOENT)?;
         // Made ahead: want of memory must not cost a file that was made.
         let room = Room::new()?;
-        let flbs = flbs_of(&handler, ENOENT)?;
+        self.flbs = Some(flbs_of(&handler, ENOENT)?);
         let handler = self.handler.insert(handler);
         let retrieved = fault::point()
             .map_err(NotRetrieved::Untouched)
@@ -77,16 +77,14 @@ impl Restored {
                 // Taken already, by a handler's idea of what is the same? Then the other one keeps both
                 // from being preserved: no reason to lose this.
                 self.identity = room.take(handler.identity(&file)).ok();
-                self.flbs = Some(flbs);
                 self.outcome = Outcome::Retrieved(file.clone());
                 Ok(file)
             }
             Err(NotRetrieved::Untouched(err)) => {
-                self.handler = None;
+                self.let_go();
                 Err(err)
             }
             Err(NotRetrieved::Lost(err)) => {
-                self.flbs = Some(flbs);
                 self.outcome = Outcome::Failed(err);
                 Err(err)
             }
@@ -113,8 +111,8 @@ impl Restored {
         Ok(())
     }
 
-    /// Undoes [`Self::can_finish`], whatever it said: a handler that was not asked for the file may
-    /// go.
+    /// Undoes [`Self::can_finish`], whatever it said, or a [`Self::retrieve`] that touched nothing: a
+    /// handler that has nothing of the file may go.
     pub(crate) fn let_go(&mut self) {
         if self.is_pending() {
             self.flbs = None;

@@ -28,9 +28,9 @@ use kernel::prelude::*;
 /// How many extents are dealt with without a pause.
 const PAUSE: usize = 512;
 
-/// From how many extents on, or pages of tables, what was added is preserved at once: those of 64 GiB
-/// in pages that are no neighbours, for which 512 MiB are needed, and put in order. A memfd of many TiB
-/// is a matter of more of the same. Where steps are made to fail a few pages are so many.
+/// From how many extents on, or pages of tables, what was added is put in order and preserved, before
+/// more is looked at. In pages that are no neighbours these are 64 GiB, and take 512 MiB meanwhile: a
+/// memfd of many TiB takes no more. Where steps are made to fail a few pages are many.
 const MANY: usize = if cfg!(CONFIG_LIVEUPDATE_RUST_FAULT_INJECTION) {
     64
 } else {

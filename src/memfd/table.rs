@@ -176,7 +176,8 @@ impl Tables {
     /// Makes the tables that were planned, and lists them, and the runs of their pages that are long.
     ///
     /// Not before all of the file was looked at, or a very large part of it: the pages that they are
-    /// would lie between those that it is moved to, and make many ranges of one. On failure only [`Self::rollback`] may follow.
+    /// would lie between those that it is moved to, and make many ranges of one. On failure only
+    /// [`Self::rollback`] may follow.
     ///
     /// Context: may sleep, and yields the CPU.
     pub(super) fn list_planned(&mut self, entries: &mut Entries) -> Result {
