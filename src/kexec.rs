@@ -39,7 +39,8 @@ unsafe impl<T: KexecPrepare> Send for KexecNotifier<T> {}
 unsafe impl<T: KexecPrepare> Sync for KexecNotifier<T> {}
 
 impl<T: KexecPrepare> KexecNotifier<T> {
-    /// Registers `T`. Fails with `EBUSY` while the kernel's own orchestrator is enabled.
+    /// Registers `T`. Fails with `EBUSY` while the kernel's own orchestrator is enabled, and with
+    /// `EAGAIN` once a kexec has begun, which may not call it any more.
     pub(crate) fn register() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             block <- Opaque::try_ffi_init(|slot: *mut bindings::notifier_block| {
@@ -51,13 +52,8 @@ impl<T: KexecPrepare> KexecNotifier<T> {
                 unsafe { slot.write(block) };
                 fault::point()?;
                 // SAFETY: The block stays in place and valid until it is unregistered in Drop.
-                to_result(unsafe { bindings::register_kexec_prepare_notifier(slot) }).inspect_err(
-                    |_| {
-                        pr_err!(
-                            "the kernel's own orchestrator is on: boot without liveupdate=on to use this one\n"
-                        )
-                    },
-                )
+                to_result(unsafe { bindings::register_kexec_prepare_notifier(slot) })
+                    .inspect_err(|&err| explain(err))
             }),
             _pin: PhantomPinned,
             _callbacks: PhantomData,
@@ -80,6 +76,15 @@ impl<T: KexecPrepare> KexecNotifier<T> {
             T::abort();
         }
         bindings::NOTIFY_OK as c_int
+    }
+}
+
+/// Says why nobody can take part in a kexec.
+fn explain(err: Error) {
+    if err == EBUSY {
+        pr_err!("the kernel's own orchestrator is on: boot without liveupdate=on to use this one\n");
+    } else if err == EAGAIN {
+        pr_err!("a kexec has begun: what is made now would not be handed over\n");
     }
 }
 

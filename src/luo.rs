@@ -36,6 +36,7 @@ pub use handover::luo::Compatible;
 use device::{Device, Published, Sessions};
 use kernel::{miscdevice::MiscDeviceRegistration, prelude::*};
 use kexec::{KexecNotifier, KexecPrepare};
+use log::warn_limited;
 use session::{IncomingRegistry, OutgoingRegistry};
 
 module! {
@@ -130,11 +131,14 @@ struct Kexec;
 
 impl KexecPrepare for Kexec {
     fn prepare() -> Result {
-        // Without sessions, the module is coming or going: then there is nothing to hand over.
-        if let Ok(sessions) = Sessions::get() {
-            sessions.outgoing.freeze()?;
-            sessions.incoming.warn_of_loss();
-        }
+        // Without sessions, the module is coming or going. What it would have from now on, or
+        // what the previous kernel left for it, would be lost without a word.
+        let sessions = Sessions::get().map_err(|_| {
+            warn_limited!("kexec refused: luo.ko is being loaded or unloaded, try again\n");
+            EBUSY
+        })?;
+        sessions.outgoing.freeze()?;
+        sessions.incoming.warn_of_loss();
         Ok(())
     }
 
