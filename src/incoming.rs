@@ -14,7 +14,7 @@ use crate::{
         luo::{FileSer, LuoSer, SessionName, SessionSer, KHO_ENTRY},
         Malformed, Page, Source,
     },
-    kho::{self, Incoming, RestoredPages, Stop},
+    kho::{self, IncomingAccount, Stop},
     log::err_limited,
 };
 use blocks::Blocks;
@@ -95,7 +95,7 @@ impl Found {
             blocks: KVVec::new(),
             whole: true,
         };
-        match found.read_sessions(root.sessions_pa, &mut account, &mut scratch) {
+        match found.read_sessions(&root, &mut account, &mut scratch) {
             Ok(()) => {}
             Err(Stop::NoMemory) => return Err(ENOMEM),
             Err(Stop::Malformed(why)) => {
@@ -107,26 +107,31 @@ impl Found {
                 );
             }
         }
+        account.set_aside(&found.sessions);
         found.account = Some(account);
         Ok(found)
     }
 
-    /// Reads all sessions of the chain at `sessions_pa`.
+    /// Reads all sessions that the root leads to.
     fn read_sessions(
         &mut self,
-        sessions_pa: u64,
+        root: &LuoSer,
         account: &mut Account,
         scratch: &mut Page,
     ) -> Result<(), Stop> {
         let mut file_scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
         let blocks = Blocks::new();
-        let chain = blocks.begin_chain();
-        if !chain.take(account.root_pa) {
+        // What else there is of the account is in no chain; a list of FLBs that was refused is anything.
+        let rest = blocks.begin_chain();
+        let flbs_pa = self.flbs.as_ref().map(|_| root.flbs_pa);
+        let mut others = Iterator::chain([account.root_pa].into_iter(), flbs_pa);
+        if !others.all(|pa| rest.take(pa)) {
             return Err(Stop::NoMemory);
         }
+        let chain = blocks.begin_chain();
         let walked = block::walk(
             &chain,
-            sessions_pa,
+            root.sessions_pa,
             scratch,
             |place, session: &SessionSer| {
                 if place.slot == 0 {
@@ -177,7 +182,7 @@ fn find_root(scratch: &mut Page) -> Result<Option<(u64, LuoSer)>, Malformed> {
     if size < size_of::<LuoSer>() {
         return Err(Malformed::Count(size as u64));
     }
-    if !Incoming.read(pa, scratch) {
+    if !IncomingAccount.read(pa, scratch) {
         return Err(Malformed::NotPreserved(pa));
     }
     let (root, _) =
@@ -217,18 +222,29 @@ fn read_files(
 impl Record {
     /// Frees the previous kernel's account of the session: nobody will find the session again.
     pub(crate) fn forget(&self) {
-        kho::write_incoming(
+        kho::write_account(
             self.place.block_pa,
             self.place.offset::<SessionSer>(),
             SessionSer::GONE.as_bytes(),
         );
         for &pa in self.file_blocks.iter() {
-            drop(RestoredPages::claim(pa, 0));
+            kho::free_account(pa);
         }
     }
 }
 
 impl Account {
+    /// Keeps all pages that were read, and found to be what they are to be, for the account.
+    fn set_aside(&self, sessions: &[FoundSession]) {
+        kho::set_aside(self.root_pa);
+        let files = sessions
+            .iter()
+            .flat_map(|found| found.record.file_blocks.iter());
+        for &pa in Iterator::chain(self.blocks.iter(), files) {
+            kho::set_aside(pa);
+        }
+    }
+
     /// A session of the list is not among those that were found: the list stays.
     pub(crate) fn has_refused(&mut self) {
         self.whole = false;
@@ -240,13 +256,13 @@ impl Account {
         if !self.whole {
             return;
         }
-        kho::write_incoming(
+        kho::write_account(
             self.root_pa,
             offset_of!(LuoSer, sessions_pa),
             0u64.as_bytes(),
         );
         for &pa in self.blocks.iter() {
-            drop(RestoredPages::claim(pa, 0));
+            kho::free_account(pa);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         luo::{Compatible, FlbHeaderSer, FlbSer, LuoSer, MAX_FLBS},
         Malformed, Page, Source,
     },
-    kho::{self, Incoming, PreservedPage, RestoredPages, Stop},
+    kho::{self, IncomingAccount, PreservedPage, Stop},
     log::err_limited,
     static_list::release_if_empty,
 };
@@ -173,7 +173,7 @@ struct Entry {
 impl IncomingTable {
     /// Reads the table at `pa`, of any value but 0, that the root at `root_pa` leads to.
     pub(crate) fn read(root_pa: u64, pa: u64, scratch: &mut Page) -> Result<Self, Stop> {
-        if !Incoming.read(pa, scratch) {
+        if !IncomingAccount.read(pa, scratch) {
             return Err(Malformed::NotPreserved(pa).into());
         }
         let mut entries = KVec::new();
@@ -201,6 +201,7 @@ impl IncomingTable {
             pa,
             entries,
         };
+        kho::set_aside(pa);
         table.forget_if_done();
         Ok(table)
     }
@@ -208,8 +209,8 @@ impl IncomingTable {
     /// Frees the previous kernel's account if no file depends on any of its FLBs.
     fn forget_if_done(&self) {
         if self.entries.iter().all(|entry| entry.ser.count == 0) {
-            kho::write_incoming(self.root_pa, offset_of!(LuoSer, flbs_pa), 0u64.as_bytes());
-            drop(RestoredPages::claim(self.pa, 0));
+            kho::write_account(self.root_pa, offset_of!(LuoSer, flbs_pa), 0u64.as_bytes());
+            kho::free_account(self.pa);
         }
     }
 
@@ -234,7 +235,7 @@ impl IncomingTable {
         };
         ser.count = left;
         let start = size_of::<FlbHeaderSer>() + i * size_of::<FlbSer>();
-        kho::write_incoming(self.pa, start + offset_of!(FlbSer, count), left.as_bytes());
+        kho::write_account(self.pa, start + offset_of!(FlbSer, count), left.as_bytes());
         self.forget_if_done();
         Some(left)
     }

@@ -4,7 +4,7 @@
 
 use crate::{
     handover::{Malformed, Page, Source},
-    kho::{Incoming, Stop},
+    kho::{IncomingAccount, Stop},
 };
 use core::cell::{Cell, RefCell};
 use kernel::{prelude::*, rbtree::RBTree};
@@ -56,7 +56,9 @@ impl Chain<'_> {
         if let Some(owner) = self.owner(pa) {
             return owner == self.number;
         }
-        let mut owners = self.blocks.owners.borrow_mut();
+        let Ok(mut owners) = self.blocks.owners.try_borrow_mut() else {
+            return false;
+        };
         let noted = owners.try_create_and_insert(pa, self.number, GFP_KERNEL);
         if noted.is_err() {
             self.blocks.starved.set(true);
@@ -66,7 +68,8 @@ impl Chain<'_> {
 
     /// Which chain a page is of.
     fn owner(&self, pa: u64) -> Option<usize> {
-        self.blocks.owners.borrow().get(&pa).copied()
+        let owners = self.blocks.owners.try_borrow().ok()?;
+        owners.get(&pa).copied()
     }
 
     /// Says why the walk of this chain ended, in which a page of another one is one that is not there.
@@ -83,6 +86,8 @@ impl Chain<'_> {
 
 impl Source for Chain<'_> {
     fn read(&self, pa: u64, into: &mut Page) -> bool {
-        Incoming.read(pa, into) && self.take(pa)
+        let is_free = self.owner(pa).is_none_or(|owner| owner == self.number);
+        // In this order: what is of another chain may be set aside already.
+        is_free && IncomingAccount.read(pa, into) && self.take(pa)
     }
 }

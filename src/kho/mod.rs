@@ -5,7 +5,8 @@
 //! Memory goes out as an owner whose Drop takes it back ([`PreservedPage`], [`block::BlockChain`],
 //! [`array::PreservedArray`], [`Subtree`]): what is still owned when the kernel is left arrives.
 //! Memory comes in as an address, which is worth nothing until KHO says that it is preserved: it
-//! is copied from with [`Incoming`] and taken over as [`RestoredPages`].
+//! is copied from with [`Incoming`] and taken over as [`RestoredPages`]. The account of all that is not
+//! taken over, but [set aside](set_aside) until it is freed.
 //!
 //! C header: `include/linux/kexec_handover.h`.
 
@@ -16,8 +17,8 @@ mod pages;
 pub(crate) use array::PreservedArray;
 pub(crate) use block::BlockChain;
 pub(crate) use pages::{
-    alone, claim_folios, claim_frames, init, preserved_order, write_incoming, Incoming,
-    PreservedPage, RestoredPages,
+    alone, claim_folios, claim_frames, free_account, init, preserved_order, set_aside,
+    write_account, Incoming, IncomingAccount, PreservedPage, RestoredPages,
 };
 
 use crate::{fault, handover::Malformed};

@@ -127,18 +127,49 @@ impl Source for Incoming {
     }
 }
 
-/// Overwrites bytes of a page of the previous kernel, which nobody else reads any more. Does nothing
-/// where that kernel did not preserve a page, or where it is restored already.
-pub(crate) fn write_incoming(pa: u64, offset: usize, bytes: &[u8]) {
+/// The previous kernel's account of what it handed over, which this kernel needs for as long as there
+/// is something left of it: once it is found good, it is [set aside](set_aside).
+pub(crate) struct IncomingAccount;
+
+impl Source for IncomingAccount {
+    fn read(&self, pa: u64, into: &mut Page) -> bool {
+        // A module that was here before may have set it aside.
+        alone(|| mark_aside(pa, false));
+        Incoming.read(pa, into)
+    }
+}
+
+/// Keeps the page at `pa`, of the account, for the account: as anything else nobody reads it or takes
+/// it over, whatever addresses there are in what was handed over. Lasts when this module goes.
+///
+/// Context: may sleep.
+pub(crate) fn set_aside(pa: u64) {
+    alone(|| mark_aside(pa, true));
+}
+
+/// Sets aside what is preserved at `pa`, of any value, or takes that back. `false` if there is nothing.
+///
+/// Context: in [`alone`].
+fn mark_aside(pa: u64, aside: bool) -> bool {
+    // SAFETY: The function takes any address. Nobody takes the page over meanwhile.
+    unsafe { bindings::kho_set_aside(pa, aside) >= 0 }
+}
+
+/// Overwrites bytes of a page of the account, which nobody else reads any more. Does nothing where the
+/// previous kernel did not preserve a page, or where it was taken over already.
+///
+/// Context: may sleep.
+pub(crate) fn write_account(pa: u64, offset: usize, bytes: &[u8]) {
     let inside = offset
         .checked_add(bytes.len())
         .is_some_and(|end| end <= PAGE_SIZE);
     if !inside {
         return;
     }
-    // Nobody takes the page over, and gives it to a file, before the bytes are written.
+    // Nobody frees the page, which a damaged account may have in two places, before the bytes are
+    // written.
     alone(|| {
-        if preserved_order(pa).is_none() {
+        if !mark_aside(pa, true) {
             return;
         }
         // SAFETY: KHO says that a preservation starts at `pa`, so that there is a page, in the direct
@@ -148,6 +179,17 @@ pub(crate) fn write_incoming(pa: u64, offset: usize, bytes: &[u8]) {
             core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
     });
+}
+
+/// Frees the page at `pa`, of the account, if nobody has done so before.
+///
+/// Context: may sleep.
+pub(crate) fn free_account(pa: u64) {
+    let page = alone(|| {
+        mark_aside(pa, false);
+        RestoredPages::claim_alone(pa, 0)
+    });
+    drop(page);
 }
 
 global_lock! {
@@ -196,13 +238,16 @@ impl RestoredPages {
     ///
     /// Context: may sleep.
     pub(crate) fn claim(pa: u64, order: u32) -> Option<Self> {
-        let first = alone(|| {
-            if preserved_order(pa)? != order {
-                return None;
-            }
-            // SAFETY: KHO says that this many pages are preserved there, as one key.
-            NonNull::new(unsafe { bindings::kho_restore_pages(pa, 1 << order) })
-        })?;
+        alone(|| Self::claim_alone(pa, order))
+    }
+
+    /// As [`Self::claim`], in [`alone`].
+    fn claim_alone(pa: u64, order: u32) -> Option<Self> {
+        if preserved_order(pa)? != order {
+            return None;
+        }
+        // SAFETY: KHO says that this many pages are preserved there, as one key.
+        let first = NonNull::new(unsafe { bindings::kho_restore_pages(pa, 1 << order) })?;
         // INVARIANT: KHO gave us the only reference to each of them.
         Some(Self { first, order })
     }
