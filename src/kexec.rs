@@ -82,7 +82,9 @@ impl<T: KexecPrepare> KexecNotifier<T> {
 /// Says why nobody can take part in a kexec.
 fn explain(err: Error) {
     if err == EBUSY {
-        pr_err!("the kernel's own orchestrator is on: boot without liveupdate=on to use this one\n");
+        pr_err!(
+            "the kernel's own orchestrator is on: boot without liveupdate=on to use this one\n"
+        );
     } else if err == EAGAIN {
         pr_err!("a kexec has begun: what is made now would not be handed over\n");
     }

@@ -34,9 +34,18 @@ mod uapi;
 pub use handover::luo::Compatible;
 
 use device::{Device, Published, Sessions};
-use kernel::{miscdevice::MiscDeviceRegistration, prelude::*};
+use kernel::{
+    miscdevice::MiscDeviceRegistration,
+    module::this_module,
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Release},
+        global_lock,
+    },
+};
 use kexec::{KexecNotifier, KexecPrepare};
 use log::warn_limited;
+use module_ref::ModuleRef;
 use session::{IncomingRegistry, OutgoingRegistry};
 
 module! {
@@ -78,6 +87,7 @@ impl kernel::InPlaceModule for LuoModule {
             file::init();
             flb::init();
             handler::init();
+            STAYS.init();
         }
         try_pin_init!(Self {
             _faults: fault::Controls::new(),
@@ -91,6 +101,7 @@ impl kernel::InPlaceModule for LuoModule {
             // Last: from here on user space comes in.
             _: { fault::point()? },
             _device <- MiscDeviceRegistration::register(device::OPTIONS),
+            _: { READY.store(true, Release) },
         })
     }
 }
@@ -126,19 +137,30 @@ fn open_sessions() -> Result<Sessions> {
     Ok(sessions)
 }
 
+/// Whether nothing of the module's init can fail any more.
+static READY: Atomic<bool> = Atomic::new(false);
+
+global_lock! {
+    // SAFETY: Initialized in the module's init, before anything else.
+    unsafe(uninit) static STAYS: Mutex<Option<ModuleRef>> = None;
+}
+
 /// What this module does in a kexec.
 struct Kexec;
 
 impl KexecPrepare for Kexec {
     fn prepare() -> Result {
-        // Without sessions, the module is coming or going. What it would have from now on, or
-        // what the previous kernel left for it, would be lost without a word.
-        let sessions = Sessions::get().map_err(|_| {
-            warn_limited!("kexec refused: luo.ko is being loaded or unloaded, try again\n");
-            EBUSY
-        })?;
+        // One that comes or goes does not know yet, or not any more, what is to be handed over. Once
+        // it has said that all is, it stays: to go it would change what the next kernel reads.
+        let module =
+            ModuleRef::get(this_module::<LuoModule>().into()).filter(|_| READY.load(Acquire));
+        let (Ok(sessions), Some(module)) = (Sessions::get(), module) else {
+            warn_limited!("the kexec is refused: luo.ko is being loaded or unloaded, try again\n");
+            return Err(EBUSY);
+        };
         sessions.outgoing.freeze()?;
         sessions.incoming.warn_of_loss();
+        *STAYS.lock() = Some(module);
         Ok(())
     }
 
@@ -146,5 +168,6 @@ impl KexecPrepare for Kexec {
         if let Ok(sessions) = Sessions::get() {
             sessions.outgoing.unfreeze();
         }
+        *STAYS.lock() = None;
     }
 }

@@ -5,7 +5,9 @@
 use super::common::luo::{Device, DEVICE};
 use super::common::modules::{self, id_of, Kind, Recorder};
 use super::common::{data, errno_of, ext, memfd, still_works};
+use super::races::{Doer, LONG};
 use crate::ctx::Ctx;
+use crate::kexec;
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
@@ -31,6 +33,12 @@ pub const TESTS: &[Test] = &[
         BARE,
         &[remove_at_end, nothing_arrives],
     ),
+    Test::new(
+        "inserted_in_kexec",
+        BARE,
+        &[insert_in_kexec, nothing_arrives],
+    ),
+    Test::new("removed_in_kexec", BARE, &[remove_in_kexec, has_arrived]),
 ];
 
 /// A kernel with no orchestrator yet.
@@ -227,6 +235,44 @@ fn remove_at_end(ctx: &mut Ctx) -> Result<()> {
 fn nothing_arrives(ctx: &mut Ctx) -> Result<()> {
     ctx.insmod("")?;
     use_it(ctx)
+}
+
+/// Calls reboot(KEXEC), does something in its midst, and lets it go on.
+fn in_kexec(ctx: &mut Ctx, act: impl FnOnce(&mut Ctx) -> Result<()>) -> Result<()> {
+    modules::insert("luo_holder")?;
+    let parameters = Path::new("/sys/module/luo_holder/parameters");
+    ctx.kexec_load()?;
+    let rebooter = Doer::new(|| Err(kexec::execute()))?;
+    ctx.wait_for("a kexec that has begun", LONG, || {
+        std::fs::read(parameters.join("held")).is_ok_and(|held| held == b"Y\n")
+    })?;
+    if let Err(err) = act(ctx) {
+        ctx.give_up(&format!("in a kexec: {err:#}"));
+    }
+    ctx.jump(|| {
+        std::fs::write(parameters.join("go"), "1")?;
+        rebooter.says("reboot()", "nothing, as it does not fail")
+    })
+}
+
+/// Once a kexec has begun, what is made would not be handed over.
+fn insert_in_kexec(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    in_kexec(ctx, |ctx| refused(ctx, "", &[Errno::EAGAIN], &["kexec"]))
+}
+
+/// Once it has agreed to a kexec, the next kernel is to find what it says.
+fn remove_in_kexec(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    ctx.insmod("")?;
+    in_kexec(ctx, |ctx| stays(ctx))
+}
+
+fn has_arrived(ctx: &mut Ctx) -> Result<()> {
+    ctx.insmod("")?;
+    let number = Device::open()?.info()?.liveupdate_num;
+    ensure!(number == 1, "live update number {number}");
+    Ok(())
 }
 
 /// Name and version of the module that is there.
