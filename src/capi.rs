@@ -9,16 +9,13 @@ mod file;
 mod flb;
 mod registry;
 
-use crate::handler::Registration;
+use core::ptr::NonNull;
 use file::CHandler;
 use kernel::{
     bindings,
     error::to_result,
     prelude::*,
-    sync::{
-        atomic::{Acquire, Atomic, Release},
-        Arc,
-    },
+    sync::atomic::{Acquire, Atomic, Release},
 };
 use registry::Known;
 
@@ -79,9 +76,7 @@ pub(crate) unsafe extern "C" fn liveupdate_register_file_handler(
         // SAFETY: By the contract of this function.
         let handler = unsafe { CHandler::new(fh)? };
         let owner = handler.owner();
-        let handler = KBox::new(handler, GFP_KERNEL)?;
-        let registration = Arc::new(Registration::with_owner(handler, owner)?, GFP_KERNEL)?;
-        registry::add_handler(fh as usize, registration)
+        registry::add_handler(fh as usize, KBox::new(handler, GFP_KERNEL)?, owner)
     })
 }
 
@@ -155,7 +150,8 @@ pub(crate) extern "C" fn liveupdate_flb_put_incoming(flb: *mut bindings::liveupd
     registry::put_incoming(flb as usize);
 }
 
-/// The object of this kernel, in `*objp`, until [`liveupdate_flb_put_outgoing`].
+/// The object of this kernel, in `*objp`, until [`liveupdate_flb_put_outgoing`]. `ENOENT` if there is
+/// none.
 ///
 /// # Safety
 ///
@@ -167,9 +163,11 @@ pub(crate) unsafe extern "C" fn liveupdate_flb_get_outgoing(
 ) -> c_int {
     c_call(|| {
         let object = Known::find(flb as usize).ok_or(ENOENT)?;
-        let obj = crate::flb::outgoing::hold(&object, |state| state.as_ptr())?;
+        // One whose callback set none is none to C.
+        let obj = |state: &flb::COutgoing| NonNull::new(state.as_ptr()).ok_or(ENOENT);
+        let obj = crate::flb::outgoing::hold(&object, obj)?;
         // SAFETY: By the contract of this function.
-        unsafe { *objp = obj };
+        unsafe { *objp = obj.as_ptr() };
         Ok(())
     })
 }

@@ -3,19 +3,20 @@
 //! Which Rust object stands for which C object.
 //!
 //! A driver may ask for an FLB in any callback, whatever is locked then: so the lock of the map is
-//! held for a look only, or to put something in or take it out. Whoever registers an FLB, or takes anything
+//! held for a look only, or to put something in or take it out. Whoever registers anything, or takes it
 //! out, has [`static@CHANGES`] as well, and may lock handlers meanwhile; no callback is called with it.
 
 use super::flb::CFlb;
 use crate::{
     flb::{self, AnyFlb, AsFlb, Listed, Object},
-    handler::Registration,
+    handler::{FileHandler, Registration},
+    module_ref::Owner,
     static_list::release_if_empty,
 };
 use core::ops::Deref;
 use kernel::{
     prelude::*,
-    sync::{global_lock, Arc},
+    sync::{global_lock, Arc, UniqueArc},
 };
 
 /// What the map's lock protects.
@@ -152,13 +153,23 @@ fn handler(fh: usize) -> Option<Arc<Registration>> {
     found.map(|(_, registration)| registration.clone())
 }
 
-/// Adds a handler.
-pub(super) fn add_handler(fh: usize, registration: Arc<Registration>) -> Result {
+/// Registers a handler for the C object at `fh`.
+pub(super) fn add_handler(fh: usize, handler: KBox<dyn FileHandler>, owner: Owner) -> Result {
+    let _changes = CHANGES.lock();
+    // First all that can fail: once it is registered a handler may be called, and have files, and
+    // its module is not asked whether it may go if it was told that it is not registered.
+    let registration = UniqueArc::new_uninit(GFP_KERNEL)?;
+    MAP.lock().handlers.reserve(1, GFP_KERNEL)?;
+    let registered = Registration::with_owner(handler, owner);
     let mut map = MAP.lock();
-    // Without room the registration is dropped when this lock is not held any more: that takes the
-    // one of all handlers, which comes before.
-    map.handlers.reserve(1, GFP_KERNEL)?;
-    Ok(map.handlers.push((fh, registration), GFP_KERNEL)?)
+    let added = registered.and_then(|registered| {
+        let entry = (fh, registration.write(registered).into());
+        // Nobody else has taken the room.
+        let pushed = map.handlers.push_within_capacity(entry);
+        pushed.map_err(|_| ENOMEM)
+    });
+    release_if_empty(&mut map.handlers);
+    added
 }
 
 /// Takes a handler out, and with it the links of FLBs to it.

@@ -90,18 +90,18 @@ pub struct OutgoingRef<T: Flb>(Arc<Object<T>>);
 
 /// Takes a reference: `ENOENT` if there is no state.
 pub(super) fn get<T: Flb>(object: &Arc<Object<T>>) -> Result<OutgoingRef<T>> {
-    hold(object, |_| ())?;
+    hold(object, |_| Ok(()))?;
     // INVARIANT: It was counted.
     Ok(OutgoingRef(object.clone()))
 }
 
-/// Counts a holder, and calls `look` with the state. `ENOENT` if there is none.
+/// Calls `look` with the state, and counts a holder if that is successful. `ENOENT` if there is none.
 pub(crate) fn hold<T: Flb, R>(
     object: &Object<T>,
-    look: impl FnOnce(&T::Outgoing) -> R,
+    look: impl FnOnce(&T::Outgoing) -> Result<R>,
 ) -> Result<R> {
     let mut outgoing = object.outgoing.lock();
-    let seen = look(&outgoing.live.as_ref().ok_or(ENOENT)?.state);
+    let seen = look(&outgoing.live.as_ref().ok_or(ENOENT)?.state)?;
     outgoing.holders += 1;
     Ok(seen)
 }

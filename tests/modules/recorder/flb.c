@@ -70,15 +70,19 @@ static int flb_preserve(struct liveupdate_flb_op_args *args)
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	args->data = virt_to_phys(page);
-	args->obj = page;
+	/* "y" has its data only. */
+	if (!number_of(args->flb))
+		args->obj = page;
 	return 0;
 }
 
 static void flb_unpreserve(struct liveupdate_flb_op_args *args)
 {
+	struct rec_page *page = phys_to_virt(args->data);
+
 	note(args->flb, "unpreserve");
-	WARN_ON(virt_to_phys(args->obj) != args->data);
-	rec_page_unpreserve(args->obj);
+	WARN_ON(args->obj != (number_of(args->flb) ? NULL : page));
+	rec_page_unpreserve(page);
 }
 
 static int flb_retrieve(struct liveupdate_flb_op_args *args)
@@ -128,6 +132,10 @@ static const struct side incoming_y = {
 };
 static const struct side outgoing_x = {
 	&flbs[0], liveupdate_flb_get_outgoing, liveupdate_flb_put_outgoing
+};
+
+static const struct side outgoing_y = {
+	&flbs[1], liveupdate_flb_get_outgoing, liveupdate_flb_put_outgoing
 };
 
 static ssize_t value_read(struct file *file, char __user *to, size_t size, loff_t *pos)
@@ -239,6 +247,7 @@ int rec_flbs_init(struct dentry *dir)
 	debugfs_create_file("incoming", 0600, dir, (void *)&incoming_x, &value_fops);
 	debugfs_create_file("incoming-y", 0600, dir, (void *)&incoming_y, &value_fops);
 	debugfs_create_file("outgoing", 0600, dir, (void *)&outgoing_x, &value_fops);
+	debugfs_create_file("outgoing-y", 0600, dir, (void *)&outgoing_y, &value_fops);
 	return 0;
 }
 

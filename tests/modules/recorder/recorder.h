@@ -19,7 +19,7 @@
  *   live      number of preserved pages that the handlers and FLBs own
  *   incoming, outgoing   the value of FLB x in the new and the old kernel, taken
  *             by get and put around it; writing 1 gets it, 0 puts it
- *   incoming-y   the same of FLB y in the new kernel
+ *   incoming-y, outgoing-y   the same of FLB y, which has no object in the old kernel
  *   preserved    what KHO has preserved for the next kernel: number, and pages; the
  *             root of its tree, as KHO's debugfs tells it, is to be written before
  *   unrestored   the same of what the previous kernel preserved and nobody restored

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 /// The cases.
 pub const TESTS: &[Test] = &[
     Test::new("outgoing", Config::new(), &[outgoing]),
+    Test::new("without_object", Config::new(), &[without_object]),
     Test::new("first_and_last", Config::new(), &[first_and_last]),
     Test::new("incoming", Config::new(), &[hand_on, incoming]),
     Test::new(
@@ -43,6 +44,7 @@ pub const TESTS: &[Test] = &[
 const IN: &str = "incoming";
 const IN_Y: &str = "incoming-y";
 const OUT: &str = "outgoing";
+const OUT_Y: &str = "outgoing-y";
 
 fn put(recorder: &Recorder, session: &Session, kind: Kind, id: u64) -> Result<()> {
     Ok(session.preserve(&recorder.open(kind, id)?, id)?)
@@ -76,6 +78,22 @@ fn outgoing(ctx: &mut Ctx) -> Result<()> {
     ensure!(recorder.value(OUT)? != value, "the old one");
     drop(session);
     ensure!(recorder.live()? == 0);
+    recorder.remove()
+}
+
+/// One that has data for the next kernel, but no object in this one: there is nothing to be had, or to be given back.
+fn without_object(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let session = Device::open()?.create_session("flb")?;
+    put(&recorder, &session, Kind::A, 1)?;
+    refused("its object", recorder.value(OUT_Y), Errno::ENOENT)?;
+    refused("its object", recorder.get(OUT_Y), Errno::ENOENT)?;
+    recorder.take()?;
+    drop(session);
+    recorder.expect(
+        "nobody holds it",
+        "unpreserve a1, y.unpreserve, x.unpreserve",
+    )?;
     recorder.remove()
 }
 

@@ -292,7 +292,7 @@ impl Recorder {
         Self::write("ask", &format!("{callback} {flb}")).context("ask")
     }
 
-    /// The value of FLB x, in the file "incoming" or "outgoing"; or of y, in "incoming-y".
+    /// The value of FLB x, in the file "incoming" or "outgoing"; or of y, in "incoming-y" or "outgoing-y".
     pub fn value(&self, side: &str) -> Result<u64, Errno> {
         let text = Self::read(side).map_err(errno)?;
         text.parse().map_err(|_| Errno::EBADMSG)
