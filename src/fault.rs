@@ -2,8 +2,9 @@
 
 //! Points at which a step can be made to fail, to see that what was done before it is undone.
 //!
-//! A point is before each fallible step that is not an allocation: those, the kernel's own fault
-//! injection finds by itself. Points are compiled in with `LIVEUPDATE_RUST_FAULT_INJECTION`, out of a
+//! A point is before each step that may fail for want of something, and is not an allocation: those,
+//! the kernel's own fault injection finds by itself. What fails because somebody was killed, or where
+//! the previous kernel's data is damaged, has other tests. Points are compiled in with `LIVEUPDATE_RUST_FAULT_INJECTION`, out of a
 //! kernel's tree by `make FAULTS=1`, and are nothing without it. Which of them fail is said in
 //! `/proc/PID/fail-nth`, where they count together with the kernel's, or in
 //! `/sys/kernel/debug/fail_luo`: see the kernel's `Documentation/fault-injection`.

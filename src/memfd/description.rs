@@ -386,9 +386,19 @@ impl Description {
         }
     }
 
-    /// Keeps the pages for ever.
+    /// Keeps the pages for ever, but not the lists of them.
     pub(super) fn leak(self) {
-        core::mem::forget(self);
+        let Self {
+            head,
+            array,
+            tables,
+            other,
+            ..
+        } = self;
+        core::mem::forget(head);
+        array.into_iter().for_each(core::mem::forget);
+        tables.into_iter().for_each(core::mem::forget);
+        other.into_iter().for_each(core::mem::forget);
     }
 }
 

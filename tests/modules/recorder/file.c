@@ -149,13 +149,11 @@ static void rec_unfreeze(struct liveupdate_file_op_args *args)
 
 static int rec_retrieve(struct liveupdate_file_op_args *args)
 {
-	struct rec_file *rec __free(kfree) = kzalloc(sizeof(*rec), GFP_KERNEL);
 	struct rec_page *page = rec_page_find(args->serialized_data);
+	struct rec_file *rec __free(kfree) = NULL;
 	struct file *file;
 	int err;
 
-	if (!rec)
-		return -ENOMEM;
 	if (!page || page->frozen != 1 || page->kind >= REC_KINDS)
 		return -EBADMSG;
 	WARN_ON(rec_handler(page->kind) != args->handler);
@@ -163,6 +161,9 @@ static int rec_retrieve(struct liveupdate_file_op_args *args)
 	err = rec_fails("retrieve");
 	if (err)
 		return err;
+	rec = kzalloc(sizeof(*rec), GFP_KERNEL);
+	if (!rec)
+		return -ENOMEM;
 	rec->kind = page->kind;
 	rec->id = page->id;
 	file = anon_inode_getfile(names[rec->kind], &rec_fops, rec, O_RDWR);

@@ -40,6 +40,8 @@ const P: u64 = PAGE as u64;
 const SINGLE: u64 = 40;
 /// Sessions of two memfds and a file with FLBs: one for each point of FINISH.
 const PAIRS: u64 = 100;
+/// Files with FLBs of the session "recorded": the same.
+const RECORDED: u64 = 40;
 /// Files of the session "many": one for each point of RETRIEVE_FD.
 const FILES: u64 = 120;
 /// Every other page of them is filled, more than there is room for in the page of the description.
@@ -115,6 +117,11 @@ fn leave(ctx: &mut Ctx) -> Result<()> {
     let many = device.create_session("many")?;
     put(&many, 1..=FILES, PAGES)?;
     ctx.keep(many);
+    let recorded = device.create_session("recorded")?;
+    for i in 1..=RECORDED {
+        recorded.preserve(&recorder.open(Kind::A, i)?, i)?;
+    }
+    ctx.keep(recorded);
     for i in 1..=SINGLE {
         let session = device.create_session(&format!("single {i}"))?;
         put(&session, [i].into_iter(), 2)?;
@@ -169,6 +176,7 @@ fn insmod(ctx: &mut Ctx) -> Result<()> {
 fn take(ctx: &mut Ctx) -> Result<()> {
     let scene = Scene::new(ctx)?;
     retrieve_sessions(ctx, &scene)?;
+    retrieve_recorded(ctx, &scene)?;
     finish(ctx, &scene)?;
     let value = scene.recorder.value("incoming");
     ensure!(
@@ -249,23 +257,44 @@ fn look(ctx: &Ctx, scene: &Scene, session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// FINISH of a session with a memfd that was retrieved, one that was not, and a file with FLBs.
+/// FINISH of a session with a memfd that was retrieved, one that was not, and a file with FLBs, either way.
 fn finish(ctx: &Ctx, scene: &Scene) -> Result<()> {
-    let unrestored = || Ok::<_, anyhow::Error>(scene.recorder.unrestored()?.0);
     // What goes with such a session.
-    let whole = unrestored()?;
+    let before = scene.recorder.unrestored()?.0;
     scene.device.retrieve_session("pair 0")?.finish()?;
-    let wanted = whole - unrestored()?;
+    let whole = before - scene.recorder.unrestored()?.0;
+    let mut pairs = 1..=PAIRS;
+    for recorded in [false, true] {
+        finish_pairs(ctx, scene, whole, recorded, &mut pairs)?;
+    }
+    for i in pairs {
+        let rest = scene.device.retrieve_session(&format!("pair {i}"))?;
+        rest.finish()?;
+    }
+    Ok(())
+}
+
+/// The same with the file with FLBs retrieved, or not. `whole` is what KHO keeps for one of the sessions.
+fn finish_pairs(
+    ctx: &Ctx,
+    scene: &Scene,
+    whole: u64,
+    recorded: bool,
+    pairs: impl Iterator<Item = u64>,
+) -> Result<()> {
+    let unrestored = || Ok::<_, anyhow::Error>(scene.recorder.unrestored()?.0);
     let mut points = Points::default();
     let mut kept = 0;
     let start = Instant::now();
-    for i in 1..=PAIRS {
+    for (point, i) in (1..).zip(pairs) {
         let before = unrestored()?;
         let session = scene.device.retrieve_session(&format!("pair {i}"))?;
         let file = session.retrieve(1)?;
+        // What FLBs it has is known then, and asked once more.
+        let other = recorded.then(|| session.retrieve(3)).transpose()?;
         let seen = scene.state_with(&session)?;
-        let (result, failed) = scene.faults.inject(i as u32, || session.finish())?;
-        let at = || format!("FINISH, point {i}, {failed:?}: {result:?}");
+        let (result, failed) = scene.faults.inject(point, || session.finish())?;
+        let at = || format!("FINISH, point {point}, {failed:?}: {result:?}");
         if let Some(kind) = failed {
             points.count(kind, result.is_ok());
         }
@@ -282,25 +311,72 @@ fn finish(ctx: &Ctx, scene: &Scene) -> Result<()> {
         }
         ensure!(session.state()? == (UPDATED, 0, 0), "{}", at());
         is_right(&file, 1, 6).with_context(at)?;
-        drop(session);
-        if before - unrestored()? < wanted {
+        drop((session, other));
+        if before - unrestored()? < whole {
             // For memory it waits a little.
             ensure!(failed == Some(faults::Kind::Own), "{} kept memory", at());
             kept += 1;
         }
         if failed.is_none() {
-            points.report(ctx, "FINISH", start);
+            let what = if recorded {
+                "FINISH, FLBs known"
+            } else {
+                "FINISH"
+            };
+            points.report(ctx, what, start);
             ctx.figure(&format!(
-                "FINISH: {kept} times what nobody wanted was kept until the next kexec"
+                "{what}: {kept} times what nobody wanted was kept until the next kexec"
             ));
-            for i in i + 1..=PAIRS {
-                let rest = scene.device.retrieve_session(&format!("pair {i}"))?;
-                rest.finish()?;
-            }
             return Ok(());
         }
     }
     bail!("more than {PAIRS} points: {points}")
+}
+
+/// RETRIEVE_FD of a file with FLBs. Its handler, in C, is called once: what else can fail comes before, and an error of its
+/// own is final.
+fn retrieve_recorded(ctx: &Ctx, scene: &Scene) -> Result<()> {
+    let mut points = Points::default();
+    let start = Instant::now();
+    let session = scene.device.retrieve_session("recorded")?;
+    scene.recorder.take()?;
+    for i in 1..=RECORDED {
+        let (result, failed) = scene.faults.inject(i as u32, || session.retrieve(i))?;
+        let at = || format!("RETRIEVE_FD with FLBs, point {i}, {failed:?}: {result:?}");
+        let calls = || -> Result<usize> {
+            let record = scene.recorder.take()?;
+            let call = format!("retrieve a{i}");
+            Ok(record.iter().filter(|line| **line == call).count())
+        };
+        if let Some(kind) = failed {
+            points.count(kind, result.is_ok());
+        }
+        match (&result, failed) {
+            (Ok(file), _) => ensure!(id_of(file)? == i && calls()? == 1, "{}", at()),
+            (Err(_), None) => bail!("{}", at()),
+            (Err(errno), Some(kind)) => {
+                ensure!(kind.explains(*errno), "{}", at());
+                let was_called = calls()? != 0;
+                let again = session.retrieve(i);
+                let calls = calls()?;
+                match again {
+                    Ok(file) => {
+                        ensure!(!was_called && calls == 1 && id_of(&file)? == i, "{}", at())
+                    }
+                    Err(again) => ensure!(
+                        was_called && calls == 0 && again == *errno && kind != faults::Kind::Own,
+                        "{}; then {again:?}",
+                        at()
+                    ),
+                }
+            }
+        }
+        if failed.is_none() {
+            points.report(ctx, "RETRIEVE_FD with FLBs", start);
+            return Ok(session.finish()?);
+        }
+    }
+    bail!("more than {RECORDED} points: {points}")
 }
 
 /// RETRIEVE_FD. An error of the handler that has touched something is final for the file, and for no other.
@@ -355,8 +431,7 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
                 is_right(file, *token, PAGES).context("after FINISH")?;
             }
             drop((session, files));
-            // With a memfd that is lost, its list of pages is kept.
-            return scene.expect_few_more(ctx, 4 * lost);
+            return scene.expect_no_more(ctx);
         }
     }
     bail!("more than {FILES} points: {points}")

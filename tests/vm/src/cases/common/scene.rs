@@ -70,12 +70,7 @@ impl Scene {
 
     /// Fails if luo.ko holds more than in the beginning.
     pub fn expect_no_more(&self, ctx: &Ctx) -> Result<()> {
-        self.expect_few_more(ctx, 0)
-    }
-
-    /// The same, but for as many objects.
-    pub fn expect_few_more(&self, ctx: &Ctx, few: i64) -> Result<()> {
-        self.owned.expect_few_more(ctx, "at the end", few)
+        self.owned.expect_no_more(ctx, "at the end")
     }
 
     /// The same, and nothing is left to be handed over.
