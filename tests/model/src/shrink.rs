@@ -32,6 +32,11 @@ impl<T: Clone> Shrinker<T> {
         }
     }
 
+    /// The same from the start, where nothing was seen to fail: something else is different now.
+    pub fn again(&self) -> Self {
+        Self::new(self.list.clone())
+    }
+
     /// The sequence to try next; `None` when there is nothing more to try.
     pub fn candidate(&self) -> Option<Vec<T>> {
         if !self.confirmed {

@@ -66,15 +66,17 @@ fn victim(seed: u64) -> Option<usize> {
 }
 
 fn stage(ctx: &mut Ctx) -> Result<()> {
+    let (kernel, seed) = (ctx.stage(), ctx.seed());
+    go_on(ctx).with_context(|| format!("in kernel {kernel}: make races SEED={seed}"))
+}
+
+fn go_on(ctx: &mut Ctx) -> Result<()> {
     let recorder = Recorder::new(ctx)?;
     let device = Device::open()?;
     let mut met = Met::default();
     if ctx.stage() > 1 {
         met = postcard::from_bytes(&ctx.baggage()?.context("nothing was given along")?)?;
-        arrive(ctx, &device, &mut met).with_context(|| {
-            let kexec = ctx.stage() - 1;
-            format!("after kexec {kexec}: make races SEED={}", ctx.seed())
-        })?;
+        arrive(ctx, &device, &mut met)?;
     }
     if ctx.stage() as u64 > ctx.amount(KEXECS) {
         drop(device);

@@ -2,13 +2,13 @@
 
 //! All at the same time: owners that each have their own, and processes that are killed in the midst of it.
 
-use super::owner::{letter, new_world, process_of, Journal, Owner, Team, OWNERS, PROCESSES};
-use super::{commands, finish_all, replay};
+use super::owner::{letter, new_world, process_of, Journal, Owner, Team, Word, OWNERS, PROCESSES};
+use super::{commands, finish_all, replay, shrink, Baggage};
 use crate::cases::common::ext::{text, UPDATED};
 use crate::cases::common::luo::Device;
 use crate::cases::common::modules::Recorder;
 use crate::ctx::Ctx;
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use luo_model::World;
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsRawFd;
@@ -18,7 +18,7 @@ const PART: u64 = 4_000;
 
 /// What one kernel tells the next.
 #[derive(Deserialize, Serialize)]
-struct State {
+pub struct State {
     /// What each owner has.
     worlds: Vec<World>,
     /// Commands that were answered as they should be.
@@ -28,36 +28,63 @@ struct State {
 
 /// One kernel.
 pub fn stage(ctx: &mut Ctx) -> Result<()> {
-    run(ctx).with_context(|| replay(ctx))
+    let replay = replay(ctx);
+    go_on(ctx).with_context(|| replay)
 }
 
-fn run(ctx: &mut Ctx) -> Result<()> {
+fn go_on(ctx: &mut Ctx) -> Result<()> {
+    let state = match Baggage::open(ctx)? {
+        Some(Baggage::Concurrent(state)) => state,
+        Some(Baggage::Shrink(state)) => return state.go_on(ctx),
+        Some(Baggage::Sequential(_)) => bail!("this is of another test"),
+        None => {
+            let format = text(&Device::open()?.info()?.memfd_format);
+            let worlds = (0..OWNERS).map(|owner| new_world(owner, &format, 0));
+            State {
+                worlds: worlds.collect(),
+                done: 0,
+                kills: 0,
+            }
+        }
+    };
+    let journal = Journal::new()?;
+    let mut owners = Vec::new();
+    let Err(why) = run(ctx, state, &journal, &mut owners) else {
+        return Ok(());
+    };
+    // Whatever an owner did follows from how it began.
+    let steps_of = |owner: &&Owner| journal.load(Word::Wrong(owner.number));
+    match owners.iter().find(|owner| steps_of(owner) != 0) {
+        Some(owner) => {
+            let steps = owner.imagine_all(steps_of(&owner));
+            shrink::begin(ctx, format!("{why:#}"), &owner.world, &steps)
+        }
+        None => Err(why),
+    }
+}
+
+/// `owners` will be those that are at work, as they began.
+fn run(ctx: &mut Ctx, mut state: State, journal: &Journal, owners: &mut Vec<Owner>) -> Result<()> {
     let recorder = Recorder::new(ctx)?;
     let device = Device::open()?;
     let format = text(&device.info()?.memfd_format);
     let live_updates = ctx.stage() as u64 - 1;
-    let mut state = match ctx.baggage()? {
-        Some(bytes) => postcard::from_bytes(&bytes)?,
-        None => State {
-            worlds: (0..OWNERS)
-                .map(|owner| new_world(owner, &format, 0))
-                .collect(),
-            done: 0,
-            kills: 0,
-        },
-    };
     let total = commands(ctx) * 3 / 4;
     let steps = PART.min((total - state.done).div_ceil(OWNERS as u64));
     let seed = ctx.seed().wrapping_add(live_updates << 32);
-    let journal = Journal::new()?;
-    let start = |process, worlds: &[World], seed| {
-        let owners = (0..)
-            .zip(worlds)
-            .filter(|(owner, _)| process_of(*owner) == process);
-        let owners = owners.map(|(owner, world)| Owner::new(owner, world.clone(), seed));
-        Team::start(device.0.as_raw_fd(), &journal, owners.collect(), steps)
+    owners.extend((0..OWNERS).map(|owner| Owner::new(owner, state.worlds[owner].clone(), seed)));
+    let start = |process, owners: &[Owner]| {
+        let owners = owners
+            .iter()
+            .filter(|owner| process_of(owner.number) == process);
+        Team::start(
+            device.0.as_raw_fd(),
+            journal,
+            owners.cloned().collect(),
+            steps,
+        )
     };
-    let teams = (0..PROCESSES).map(|process| start(process, &state.worlds, seed));
+    let teams = (0..PROCESSES).map(|process| start(process, owners));
     let mut teams = teams.collect::<Result<Vec<_>>>()?;
 
     // One of the processes is killed at some moment, and another one begins with nothing.
@@ -67,6 +94,8 @@ fn run(ctx: &mut Ctx) -> Result<()> {
     state.done += journal.ended(victim);
     state.kills += 1;
     teams.remove(victim).child.kill()?;
+    // It may have had something to say.
+    journal.wait(ctx, || true)?;
     for owner in (0..OWNERS).filter(|owner| process_of(*owner) == victim) {
         let (entries, _) = device.list_sessions(0, 100)?;
         let own = || {
@@ -80,9 +109,9 @@ fn run(ctx: &mut Ctx) -> Result<()> {
             own().map(|entry| entry.name()).collect::<Vec<_>>()
         );
         finish_all(&device, Some(letter(owner)))?;
-        state.worlds[owner] = new_world(owner, &format, live_updates);
+        owners[owner] = Owner::new(owner, new_world(owner, &format, live_updates), !seed);
     }
-    teams.insert(victim, start(victim, &state.worlds, !seed)?);
+    teams.insert(victim, start(victim, owners)?);
 
     let worlds = teams.iter().map(Team::worlds).collect::<Result<Vec<_>>>();
     state.worlds = worlds?.concat();
@@ -95,10 +124,8 @@ fn run(ctx: &mut Ctx) -> Result<()> {
     );
     if state.done < total {
         state.worlds.iter_mut().for_each(World::kexec);
-        ctx.set_baggage(postcard::to_allocvec(&state)?);
         ctx.keep((teams, recorder));
-        ctx.go_on();
-        return Ok(());
+        return Baggage::Concurrent(state).hand_on(ctx);
     }
     for team in teams {
         team.child.kill()?;

@@ -12,7 +12,7 @@ use crate::process::Child;
 use anyhow::{ensure, Context, Result};
 use luo_model::{Answer, Callback, Command, Errno, Layout, Step, Told, World};
 use nix::errno::Errno as Raw;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -60,6 +60,11 @@ impl Crew {
         Ok(crew)
     }
 
+    /// The device that all of them have.
+    pub fn device(&self) -> RawFd {
+        self.device.0.as_raw_fd()
+    }
+
     fn new_member(&self) -> Result<Member> {
         let pairs: std::io::Result<Vec<_>> = (0..self.layout.threads)
             .map(|_| UnixDatagram::pair())
@@ -69,8 +74,7 @@ impl Crew {
             line.set_read_timeout(Some(PATIENCE))?;
         }
         let child = Child::spawn(|_| {
-            let device = self.device.0.as_raw_fd();
-            let hands = Hands::new(device, &self.mailbox, &self.layout);
+            let hands = Hands::new(self.device(), &self.mailbox, &self.layout);
             std::thread::scope(|scope| {
                 for line in &theirs {
                     scope.spawn(|| serve(line, &hands));
@@ -161,4 +165,23 @@ fn serve(line: &UnixDatagram, hands: &Hands<'_>) {
             return;
         }
     }
+}
+
+/// Does a step, and says how it was answered, or what is wrong with that.
+pub fn compare(
+    ctx: &Ctx,
+    crew: &mut Crew,
+    world: &mut World,
+    step: &Step,
+) -> Result<Result<String, String>> {
+    let answer = crew
+        .perform(ctx, step, world)
+        .with_context(|| step.to_string())?;
+    let wanted: Answer = world.apply(step);
+    Ok(match answer == wanted {
+        true => Ok(answer.map_or_else(|errno| format!("{errno:?}"), |_| "ok".into())),
+        false => Err(format!(
+            "{step}\n  answered {answer:?}\n  instead of {wanted:?}"
+        )),
+    })
 }

@@ -10,12 +10,14 @@ mod crew;
 mod hands;
 pub mod owner;
 mod sequential;
+mod shrink;
 
 use crate::cases::common::luo::{Device, RETRIEVE_SESSION};
 use crate::cases::common::session_by_bytes;
 use crate::ctx::Ctx;
 use crate::test::{Config, Test};
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// The cases.
 pub const TESTS: &[Test] = &[
@@ -25,6 +27,38 @@ pub const TESTS: &[Test] = &[
 ];
 
 const CONFIG: Config = Config::new().timeout_s(600);
+
+/// What one kernel tells the next.
+#[derive(Deserialize, Serialize)]
+enum Baggage {
+    /// All commands were answered as they should be so far, one at a time.
+    Sequential(sequential::State),
+    /// The same, for those at the same time.
+    Concurrent(concurrent::State),
+    /// One was not.
+    Shrink(shrink::State),
+}
+
+impl Baggage {
+    /// What the previous kernel told this one.
+    fn open(ctx: &Ctx) -> Result<Option<Self>> {
+        let bytes = ctx.baggage()?;
+        ensure!(
+            ctx.stage() == 1 || bytes.is_some(),
+            "a kexec took place that a file was to refuse"
+        );
+        Ok(bytes
+            .map(|bytes| postcard::from_bytes(&bytes))
+            .transpose()?)
+    }
+
+    /// Goes on in the next kernel.
+    fn hand_on(&self, ctx: &mut Ctx) -> Result<()> {
+        ctx.set_baggage(postcard::to_allocvec(self)?);
+        ctx.go_on();
+        Ok(())
+    }
+}
 
 /// How many commands there are to be in all: a quarter of them one at a time, the others at the same time.
 fn commands(ctx: &Ctx) -> u64 {

@@ -72,6 +72,8 @@ pub enum Word {
     Reboot,
     /// 1 when a process is about to be killed, and 2 when it is gone.
     Killed,
+    /// After how many steps an owner was answered wrongly; 0 if it was not.
+    Wrong(usize),
 }
 
 impl Word {
@@ -81,6 +83,7 @@ impl Word {
             Self::Ended(owner) => 2 * owner + 1,
             Self::Reboot => 2 * OWNERS,
             Self::Killed => 2 * OWNERS + 1,
+            Self::Wrong(owner) => 2 * OWNERS + 2 + owner,
         }
     }
 }
@@ -166,6 +169,12 @@ impl Owner {
         }
     }
 
+    /// The steps that it takes, from the first one on, if it does not do them.
+    pub fn imagine_all(&self, count: u64) -> Vec<Step> {
+        let mut this = self.clone();
+        (0..count).map(|_| this.imagine()).collect()
+    }
+
     /// Makes its next step in its world alone.
     pub fn imagine(&mut self) -> Step {
         let step = self.generator.step(&self.world);
@@ -187,6 +196,7 @@ impl Owner {
             let right = answer == wanted || frozen;
             last.push_back((step, answer));
             if !right {
+                journal.store(Word::Wrong(self.number), number);
                 let last = last
                     .iter()
                     .map(|(step, answer)| format!("\n  {step}: {answer:?}"));
@@ -239,6 +249,36 @@ impl Team {
             report.map_err(anyhow::Error::msg)
         });
         worlds.collect()
+    }
+}
+
+/// All owners but one, who work until this is dropped.
+#[derive(Debug)]
+pub struct Rivals {
+    _teams: Vec<Team>,
+}
+
+impl Rivals {
+    /// Lets them begin, with nothing.
+    pub fn start(
+        device: RawFd,
+        journal: &Journal,
+        layout: &Layout,
+        live_updates: u64,
+        seed: u64,
+    ) -> Result<Self> {
+        let of_process = |process| {
+            let owners = (0..OWNERS)
+                .filter(|&owner| process_of(owner) == process && letter(owner) != layout.owner);
+            let owners = owners.map(|owner| {
+                let world = new_world(owner, &layout.memfd_format, live_updates);
+                Owner::new(owner, world, seed)
+            });
+            Team::start(device, journal, owners.collect(), u64::MAX)
+        };
+        Ok(Self {
+            _teams: (0..PROCESSES).map(of_process).collect::<Result<_>>()?,
+        })
     }
 }
 
