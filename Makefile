@@ -140,17 +140,23 @@ check-vm: module
 NOT_ON_DEBUG = cost::,hostile_users::limited,memfd_accounting::,memfd_interrupt::killed,lifetime::no_memory_lost,$\
 	luoctl_refused::images
 NOT_ON_KCSAN = cost::,vmm::
-check-debug: SKIP = $(NOT_ON_DEBUG)
-check-kcsan: SKIP = $(NOT_ON_KCSAN)
-check-debug check-kcsan: check-%:
-	@VARIANT=$* LUO_SKIP='$(SKIP)' LUO_CMDLINE='no5lvl page_poison=1 pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M' \
-		LUO_MORE_MEMORY=2560 \
-		$(MAKE) --no-print-directory BUILD=$(BUILD)/$* check-vm
+ON_DEBUG = LUO_CMDLINE='no5lvl page_poison=1 pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M' \
+	LUO_MORE_MEMORY=2560 $(MAKE) --no-print-directory
+check-kcsan:
+	@VARIANT=kcsan LUO_SKIP='$(NOT_ON_KCSAN)' $(ON_DEBUG) BUILD=$(BUILD)/kcsan check-vm
+# What lets each step fail comes after the rest, as it wants another luo.ko.
+check-debug:
+	$(if $(findstring faults,$(FILTER)),,@VARIANT=debug LUO_SKIP='$(NOT_ON_DEBUG)' \
+		$(ON_DEBUG) BUILD=$(BUILD)/debug check-vm)
+	$(if $(findstring faults,$(or $(FILTER),faults)),@VARIANT=debug LUO_SKIP=$(NOT_WITH_FAULTS) \
+		FAULTS=1 FILTER=$(or $(FILTER),faults) $(ON_DEBUG) BUILD=$(BUILD)/debug-faults check-vm)
 
 # Every step of every call fails once: on a kernel with tools/kernel/faults.config,
 # and a luo.ko with fault points of its own (FAULTS=1). Faults of pages are another thing.
+NOT_WITH_FAULTS = memfd_interrupt::
 check-faults:
-	@VARIANT=faults LUO_SKIP=memfd_interrupt:: $(MAKE) --no-print-directory BUILD=$(BUILD)/faults FAULTS=1 FILTER=$(or $(FILTER),faults) check-vm
+	@VARIANT=faults LUO_SKIP=$(NOT_WITH_FAULTS) FAULTS=1 FILTER=$(or $(FILTER),faults) \
+		$(MAKE) --no-print-directory BUILD=$(BUILD)/faults check-vm
 
 # This tree inside a kernel's, as a module beside the orchestrator in C, and built
 # in as the only one: the tests that go through kexec.
