@@ -5,7 +5,9 @@
 //! The module stops at nothing that it finds: what is malformed is refused by itself and the rest is used. Here
 //! likewise; a panic means that a promise was broken, never that the input was bad.
 
+mod account;
 mod memfd;
+mod owners;
 mod range;
 mod table;
 
@@ -15,19 +17,15 @@ pub use memfd::Frames;
 
 use crate::{
     handover::{
-        block::{self, Place, MAX_BLOCKS},
-        extent::COMPATIBLE_EXTENTS,
-        luo::{FileSer, FlbHeaderSer, LuoSer, SessionName, SessionSer, MAX_FLBS},
-        memfd::COMPATIBLE_V2,
-        Malformed, Page, Source, PAGE_SIZE,
+        extent::COMPATIBLE_EXTENTS, luo::SessionName, memfd::COMPATIBLE_V2, Malformed, Page, Source,
     },
-    memory::{scratch, Memory},
+    memory::Memory,
     write::{File, Session},
 };
+use account::{Account, FoundSession};
 use memfd::Format;
 use rustc_hash::FxHashSet;
 use std::cell::{Cell, RefCell};
-use zerocopy::FromBytes;
 
 /// All that could be used, and how much was refused.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,14 +38,19 @@ pub struct Report {
     pub sessions: Vec<Session>,
     /// Where the data of the memfds among them is: the session's number in that list, and the token.
     pub data: Vec<(usize, u64, Frames)>,
+    /// The pages that describe these memfds.
+    pub descriptions: Vec<u64>,
+    /// The pages of the account, which is needed until all is finished.
+    pub account: Vec<u64>,
     /// What was refused and why, for people.
     pub refused: Vec<String>,
 }
 
-/// The memory as the module sees it: what was taken over is no longer preserved.
+/// The memory as the module sees it.
 struct Incoming<'a> {
     memory: &'a Memory,
-    claimed: RefCell<FxHashSet<u64>>,
+    /// What was taken over or set aside, and so is no longer preserved.
+    taken: RefCell<FxHashSet<u64>>,
     /// How often KHO was asked.
     asked: Cell<u64>,
 }
@@ -55,7 +58,7 @@ struct Incoming<'a> {
 impl Source for Incoming<'_> {
     fn read(&self, pa: u64, into: &mut Page) -> bool {
         let preserved = self.memory.read(pa, into);
-        preserved && !self.claimed.borrow().contains(&pa)
+        preserved && !self.taken.borrow().contains(&pa)
     }
 }
 
@@ -63,8 +66,8 @@ impl Incoming<'_> {
     /// The order of what is still preserved at `pa`.
     fn order(&self, pa: u64) -> Option<u32> {
         self.asked.set(self.asked.get() + 1);
-        let claimed = self.claimed.borrow().contains(&pa);
-        self.memory.order(pa).filter(|_| !claimed)
+        let taken = self.taken.borrow().contains(&pa);
+        self.memory.order(pa).filter(|_| !taken)
     }
 
     /// Takes over what is preserved at `pa`, if that is of order `order`.
@@ -72,8 +75,13 @@ impl Incoming<'_> {
         if self.order(pa) != Some(order) {
             return Err(Malformed::NotPreserved(pa));
         }
-        self.claimed.borrow_mut().insert(pa);
+        self.taken.borrow_mut().insert(pa);
         Ok(())
+    }
+
+    /// Keeps what is preserved at these addresses for the account.
+    fn set_aside(&self, pages: &[u64]) {
+        self.taken.borrow_mut().extend(pages);
     }
 }
 
@@ -85,109 +93,31 @@ impl Incoming<'_> {
 pub fn read(memory: &Memory, root_pa: u64) -> Report {
     let incoming = Incoming {
         memory,
-        claimed: RefCell::default(),
+        taken: RefCell::default(),
         asked: Cell::default(),
     };
     let mut report = Report::default();
-    let root = match root(&incoming, root_pa) {
-        Ok(root) => root,
+    let account = match Account::read(&incoming, root_pa, &mut report.refused) {
+        Ok(account) => account,
         Err(why) => {
             report.refused.push(format!("root: {why:?}"));
             return report;
         }
     };
-    report.liveupdate_num = root.liveupdate_num;
-    if root.flbs_pa != 0 {
-        match read_flbs(&incoming, root.flbs_pa) {
-            Ok(flbs) => report.flbs = flbs,
-            Err(why) => report.refused.push(format!("FLBs: {why:?}")),
-        }
+    incoming.set_aside(&account.pages);
+    report.liveupdate_num = account.liveupdate_num;
+    report.flbs = account.flbs;
+    report.account = account.pages;
+    for session in account.sessions {
+        retrieve(&incoming, session, &mut report);
     }
-
-    let mut found = Vec::new();
-    let walked = walk(&incoming, root.sessions_pa, |_, session: &SessionSer| {
-        found.push(session.clone())
-    });
-    if let Err(why) = walked {
-        report.refused.push(format!("sessions: {why:?}"));
-    }
-    for session in found {
-        if let Err(why) = read_session(&incoming, &session, &mut report) {
-            report.refused.push(format!("session: {why:?}"));
-        }
-    }
+    owners::check(memory, &report);
     report
 }
 
-/// Reads the root.
-fn root(incoming: &Incoming<'_>, pa: u64) -> Result<LuoSer, Malformed> {
-    let mut page = scratch();
-    if !incoming.read(pa, &mut page) {
-        return Err(Malformed::NotPreserved(pa));
-    }
-    let (root, _) = LuoSer::read_from_prefix(&page.0).expect("a page is larger");
-    root.validate()?;
-    Ok(root)
-}
-
-/// Reads the table of FLBs. The module frees its page where no file depends on any of them.
-fn read_flbs(incoming: &Incoming<'_>, pa: u64) -> Result<Vec<(u64, u64)>, Malformed> {
-    let mut page = scratch();
-    if !incoming.read(pa, &mut page) {
-        return Err(Malformed::NotPreserved(pa));
-    }
-    let entries = FlbHeaderSer::entries(&page)?;
-    assert!(entries.len() <= MAX_FLBS);
-    if entries.iter().all(|entry| entry.count == 0) {
-        // Of a larger order it stays.
-        let _ = incoming.claim(pa, 0);
-    }
-    Ok(entries
-        .iter()
-        .map(|entry| (entry.data, entry.count))
-        .collect())
-}
-
-/// Walks a chain, with an eye on what that takes and on the places.
-fn walk<T: block::Entry>(
-    incoming: &Incoming<'_>,
-    head: u64,
-    mut visit: impl FnMut(Place, &T),
-) -> Result<(), Malformed> {
-    incoming.memory.take_reads();
-    let mut last: Option<Place> = None;
-    let walked = block::walk(incoming, head, &mut scratch(), |place, entry: &T| {
-        let first = last.is_none_or(|last| last.block_pa != place.block_pa);
-        let expected = last.filter(|_| !first).map_or(0, |last| last.slot + 1);
-        assert_eq!(place.slot, expected, "slots are visited in order");
-        assert!(place.offset::<T>() + size_of::<T>() <= PAGE_SIZE);
-        assert!(incoming.order(place.block_pa).is_some());
-        last = Some(place);
-        visit(place, entry);
-        Ok(())
-    });
-    let reads = incoming.memory.take_reads();
-    assert!(reads <= 2 * MAX_BLOCKS as u64 + 1, "{reads} reads");
-    walked
-}
-
-/// Reads a session, unless it is gone.
-fn read_session(
-    incoming: &Incoming<'_>,
-    session: &SessionSer,
-    report: &mut Report,
-) -> Result<(), Malformed> {
-    let Some(name) = session.validate()? else {
-        return Ok(());
-    };
-    check_name(&name);
-    let mut found = Vec::new();
-    walk(incoming, session.files_pa, |_, file: &FileSer| {
-        found.push(file.clone())
-    })?;
-    if found.len() as u64 != session.nr_files {
-        return Err(Malformed::Count(session.nr_files));
-    }
+/// Takes over the files of a session.
+fn retrieve(incoming: &Incoming<'_>, session: FoundSession, report: &mut Report) {
+    let FoundSession { name, files: found } = session;
     let mut files = Vec::new();
     for file in found {
         let format = [
@@ -198,10 +128,11 @@ fn read_session(
         .find(|(compatible, _)| *compatible == file.compatible.normalized());
         let kind = match format {
             Some((_, format)) => match memfd::read(incoming, format, file.data) {
-                Ok((memfd, frames)) => {
+                Ok(retrieved) => {
                     let place = |frames| (report.sessions.len(), file.token, frames);
-                    report.data.extend(frames.into_iter().map(place));
-                    Ok(memfd)
+                    report.data.extend(retrieved.data.into_iter().map(place));
+                    report.descriptions.extend(retrieved.description);
+                    Ok(retrieved.memfd)
                 }
                 Err(why) => {
                     let why = format!("{name:?} {:#x}: {why:?}", file.token);
@@ -221,7 +152,6 @@ fn read_session(
         name: name.as_bytes().to_vec(),
         files,
     });
-    Ok(())
 }
 
 /// Checks the invariants of a name.

@@ -37,12 +37,21 @@ pub struct Frames {
     pub nr_pages: u64,
 }
 
-/// Takes over the memfd at `pa`. Returns it, and where its data is.
+/// A memfd that was taken over.
+pub(super) struct Retrieved {
+    pub(super) memfd: Memfd,
+    /// Where its data is.
+    pub(super) data: Vec<Frames>,
+    /// The pages that it was described in.
+    pub(super) description: Vec<u64>,
+}
+
+/// Takes over the memfd at `pa`.
 pub(super) fn read(
     incoming: &Incoming<'_>,
     format: Format,
     pa: u64,
-) -> Result<(Memfd, Vec<Frames>), Malformed> {
+) -> Result<Retrieved, Malformed> {
     let in_head = match format {
         Format::V2 => 0,
         Format::Extents => IN_HEAD,
@@ -59,8 +68,11 @@ pub(super) fn read(
     assert!(memfd.pos <= i64::MAX as u64 && memfd.size <= i64::MAX as u64);
     assert_eq!(memfd.flags, 0);
     incoming.claim(pa, 0)?;
-    let array = match memfd.nr_in_array(in_head) {
-        0 => Vec::new(),
+    let Array {
+        chunks,
+        pages: array,
+    } = match memfd.nr_in_array(in_head) {
+        0 => Array::default(),
         _ => claim_array(incoming, &memfd, in_head)?,
     };
 
@@ -87,9 +99,12 @@ pub(super) fn read(
     tables.reverse();
     placed.finish()?;
     check_places(&memfd, &found.ranges, &tables)?;
-    let frames = found.ranges.iter().flat_map(frames);
-    let frames = frames.chain(tables.iter().flat_map(RestoredTable::frames));
-    let frames = frames.collect();
+    let data = found.ranges.iter().flat_map(frames);
+    let data = data.chain(tables.iter().flat_map(RestoredTable::frames));
+    let data = data.collect();
+    let lists = tables.iter().map(RestoredTable::pa);
+    let description = [pa].into_iter().chain(chunks).chain(array).chain(lists);
+    let description = description.collect();
     let memfd = Memfd {
         pos: memfd.pos,
         size: memfd.size,
@@ -105,7 +120,11 @@ pub(super) fn read(
             Format::Extents => contents(found.ranges, tables),
         },
     };
-    Ok((memfd, frames))
+    Ok(Retrieved {
+        memfd,
+        data,
+        description,
+    })
 }
 
 /// What was in a memfd of extents.
@@ -127,17 +146,30 @@ fn contents(ranges: Vec<Preserved>, tables: Vec<RestoredTable>) -> Contents {
     }
 }
 
-/// Takes over the pages of the array, and returns the addresses of all that have entries.
+/// The pages of an array of entries.
+#[derive(Default)]
+struct Array {
+    /// Those that list the others.
+    chunks: Vec<u64>,
+    /// Those that have the entries.
+    pages: Vec<u64>,
+}
+
+/// Takes over the pages of the array.
 fn claim_array(
     incoming: &Incoming<'_>,
     memfd: &MemfdSer,
     in_head: usize,
-) -> Result<Vec<u64>, Malformed> {
+) -> Result<Array, Malformed> {
     let array = memfd.entries;
-    let mut pages = Vec::new();
+    let (mut chunks, mut pages) = (Vec::new(), Vec::new());
     incoming.memory.take_reads();
     let walked = array.walk(incoming, &mut scratch(), |piece| match piece {
-        Piece::Chunk(pa) => incoming.claim(pa, 0),
+        Piece::Chunk(pa) => {
+            incoming.claim(pa, 0)?;
+            chunks.push(pa);
+            Ok(())
+        }
         Piece::Pages(pa) => {
             incoming.claim(pa, array.order.into())?;
             pages.extend((0..1 << array.order).map(|i| pa + i * PAGE_SIZE as u64));
@@ -151,7 +183,7 @@ fn claim_array(
     walked?;
     assert_eq!(pages.len(), array.nr_pages as usize);
     assert!(memfd.nr_in_array(in_head) <= (pages.len() * FolioSer::PER_PAGE) as u64);
-    Ok(pages)
+    Ok(Array { chunks, pages })
 }
 
 /// The entries beside the description, and those of the array.

@@ -96,6 +96,7 @@ impl IncomingTable {
         }
         assert_eq!(slots.len(), TABLE_FRAMES);
         Ok(RestoredTable {
+            pa: self.pa,
             index: self.index,
             slots,
         })
@@ -104,12 +105,18 @@ impl IncomingTable {
 
 /// A table all of whose pages were taken over.
 pub(super) struct RestoredTable {
+    pa: u64,
     index: u64,
     /// The frame of each, and how it was preserved.
     slots: Vec<(u64, Slot)>,
 }
 
 impl RestoredTable {
+    /// Where the table itself is.
+    pub(super) fn pa(&self) -> u64 {
+        self.pa
+    }
+
     /// Where in the file its pages are, and how many.
     pub(super) fn place(&self) -> (u64, u64) {
         (self.index, self.slots.len() as u64)

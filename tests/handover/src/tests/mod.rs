@@ -12,6 +12,7 @@ mod folio;
 mod layout;
 mod luo;
 mod memfd;
+mod owners;
 mod radix;
 mod random_page;
 mod runs;
