@@ -91,7 +91,7 @@ pub fn example() -> Vec<Session> {
 }
 
 /// Two tables with pages of both kinds, among extents: the pages of two placed ranges are in both tables, and not in
-/// the order of memory.
+/// the order of memory. A third one has single pages only.
 pub fn tables() -> Contents {
     let placed = [500, 260];
     let mut pages = placed
@@ -107,7 +107,11 @@ pub fn tables() -> Contents {
         index,
         slots: (0..512).map(&mut slot).collect(),
     };
-    let tables = vec![table(512), table(3072)];
+    let singles = Table {
+        index: 3584,
+        slots: vec![Slot::Single; 512],
+    };
+    let tables = vec![table(512), table(3072), singles];
     let range = |order, extents: &[(u64, u64)]| Range {
         order,
         extents: extents.to_vec(),

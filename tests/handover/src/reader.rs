@@ -14,6 +14,8 @@ mod table;
 #[cfg(test)]
 pub(crate) use memfd::check_folio;
 pub use memfd::Frames;
+#[cfg(test)]
+pub(crate) use table::check_singles;
 
 use crate::{
     handover::{

@@ -6,7 +6,7 @@ use super::{memfd::Frames, Incoming};
 use crate::{
     handover::{
         extent::Extent,
-        table::{Frame, FrameSer, TABLE_FRAMES},
+        table::{all_singles, singles, Frame, FrameSer, TABLE_FRAMES},
         Malformed, PAGE_SIZE,
     },
     write::{Slot, Table},
@@ -76,24 +76,29 @@ impl IncomingTable {
         placed: &mut PlacedPages,
     ) -> Result<RestoredTable, Malformed> {
         let page = incoming.memory.bytes(self.pa);
-        let mut slots = Vec::with_capacity(TABLE_FRAMES);
-        let mut singles = Vec::new();
-        for bytes in page.chunks_exact(size_of::<FrameSer>()) {
-            let entry = FrameSer::read_from_bytes(bytes).expect("the size of an entry");
-            let frame = entry.check()?;
-            assert!((1..1 << 52).contains(&frame.pfn()));
-            let slot = match frame {
-                Frame::Placed(pfn) => placed.take(pfn)?,
-                Frame::Single(pfn) => {
-                    singles.push(pfn);
-                    Slot::Single
-                }
-            };
-            slots.push((frame.pfn(), slot));
-        }
-        for pfn in singles {
-            incoming.claim(pfn * PAGE_SIZE as u64, 0)?;
-        }
+        let frames: Vec<_> = page
+            .chunks_exact(size_of::<FrameSer>())
+            .map(|bytes| FrameSer::read_from_bytes(bytes).expect("the size of an entry"))
+            .collect();
+        check_singles(&frames);
+        let slots = match all_singles(&frames) {
+            Some(pfns) => {
+                claim_frames(incoming, pfns)?;
+                pfns.iter().map(|&pfn| (pfn, Slot::Single)).collect()
+            }
+            None => {
+                let slot = |frame: &FrameSer| {
+                    Ok(match frame.check()? {
+                        Frame::Placed(pfn) => (pfn, placed.take(pfn)?),
+                        Frame::Single(pfn) => (pfn, Slot::Single),
+                    })
+                };
+                let slots = frames.iter().map(slot).collect::<Result<Vec<_>, _>>()?;
+                singles(&frames).try_for_each(|pfns| claim_frames(incoming, pfns))?;
+                slots
+            }
+        };
+        assert!(slots.iter().all(|(pfn, _)| (1..1 << 52).contains(pfn)));
         assert_eq!(slots.len(), TABLE_FRAMES);
         Ok(RestoredTable {
             pa: self.pa,
@@ -101,6 +106,44 @@ impl IncomingTable {
             slots,
         })
     }
+}
+
+/// Takes over pages that are preserved one by one.
+fn claim_frames(incoming: &Incoming<'_>, pfns: &[u64]) -> Result<(), Malformed> {
+    let mut pages = pfns.iter().map(|pfn| pfn.saturating_mul(PAGE_SIZE as u64));
+    pages.try_for_each(|pa| incoming.claim(pa, 0))
+}
+
+/// Checks that what is told of these frames at once is what is told of each of them.
+pub(crate) fn check_singles(frames: &[FrameSer]) {
+    let checked: Vec<_> = frames.iter().map(|frame| frame.check()).collect();
+    let words = frames.iter().map(|frame| zerocopy::transmute!(*frame));
+    // Frame 0 is for KHO to refuse there.
+    let is_single = |(word, checked): (u64, &Result<Frame, _>)| match word {
+        0 => checked.is_err(),
+        pfn => *checked == Ok(Frame::Single(pfn)),
+    };
+    let are_singles = words.clone().zip(&checked).all(is_single);
+    let all = all_singles(frames);
+    assert_eq!(all.is_some(), are_singles, "{checked:x?}");
+    assert!(all.is_none_or(|pfns| pfns.iter().copied().eq(words)));
+
+    // The rest is promised of good ones only.
+    let Ok(good) = checked.into_iter().collect::<Result<Vec<_>, _>>() else {
+        return;
+    };
+    let single = |frame: &Frame| matches!(frame, Frame::Single(_));
+    let runs = good.chunk_by(|frame, next| single(frame) == single(next));
+    let mut found = singles(frames);
+    for wanted in runs.filter(|run| single(&run[0])) {
+        let pfns = found.next().unwrap_or(&[]);
+        let is_run = wanted
+            .iter()
+            .map(|frame| frame.pfn())
+            .eq(pfns.iter().copied());
+        assert!(is_run, "{pfns:x?} instead of {wanted:x?}");
+    }
+    assert_eq!(found.next(), None, "more than there is");
 }
 
 /// A table all of whose pages were taken over.

@@ -16,6 +16,7 @@ mod owners;
 mod radix;
 mod random_page;
 mod runs;
+mod singles;
 mod stress;
 mod table;
 mod whole;

@@ -165,6 +165,8 @@ const EXTENT: usize = 0;
 const PLACED_RANGE: usize = 4;
 const FIRST: usize = 6;
 const SECOND: usize = 7;
+/// A table of single pages only, which is looked at before the others.
+const SINGLES: usize = 8;
 /// A slot with a page that is preserved by itself, and one of a placed range.
 const SINGLE: usize = 4;
 const IN_RANGE: usize = 5;
@@ -243,7 +245,7 @@ fn round_trip() {
     let frames: Vec<_> = data.map(|(_, _, frames)| *frames).collect();
     let again = Handover::new();
     for slot in 0..TABLE_FRAMES {
-        for (table, index) in [(FIRST, 512), (SECOND, 3072)] {
+        for (table, index) in [(FIRST, 512), (SECOND, 3072), (SINGLES, 3584)] {
             let wanted = reader::Frames {
                 pfn: again.slot(table, slot) & flags::FRAME,
                 index: index + slot as u64,
@@ -378,6 +380,65 @@ fn not_a_single_page() {
         it.memory.allocate(3);
         it.set_entry(FIRST, 0, pfn | flags::TABLE);
         it.refused(not_preserved(pfn));
+    }
+}
+
+/// What each slot of a table of single pages may not be, at the ends and between.
+#[test]
+fn among_single_pages() {
+    let mut it = Handover::new();
+    let large = it.memory.allocate(3) >> 12;
+    let other = it.slot(SINGLES, 2);
+    let placed = it.slot(FIRST, IN_RANGE);
+    let flags_of = Malformed::Field("flags of a frame");
+    for slot in [0, 1, 300, 511] {
+        let single = it.slot(SINGLES, slot);
+        for (word, why) in [
+            (0, not_preserved(0)),
+            (large, not_preserved(large)),
+            (other, not_preserved(other)),
+            (single | flags::FRAME_PLACED, not_preserved(single)),
+            (flags::FRAME_PLACED, Malformed::Field("frame of a table")),
+            (single | 1 << 53, flags_of),
+            (single | 1 << 63, flags_of),
+            // The table that lists it, too, is looked at later.
+            (placed, not_preserved(placed)),
+        ] {
+            it.set_slot(SINGLES, slot, word);
+            it.refused(why);
+        }
+        it.set_slot(SINGLES, slot, single);
+    }
+}
+
+/// One page of a placed range among single ones: that is good, as long as another table does not list it.
+#[test]
+fn one_placed_page() {
+    let mut it = Handover::new();
+    let (single, placed) = (it.slot(SINGLES, 300), it.slot(FIRST, IN_RANGE));
+    it.set_slot(SINGLES, 300, placed);
+    it.set_slot(FIRST, IN_RANGE, single);
+    if let Ok(Memfd {
+        contents: Contents::Tables { tables, .. },
+        ..
+    }) = &mut it.session.files[0].kind
+    {
+        tables[2].slots[300] = tables[0].slots[IN_RANGE];
+        tables[0].slots[IN_RANGE] = Slot::Single;
+    }
+    let report = reader::read(&it.memory, it.root_pa);
+    assert_eq!(report.refused, [""; 0]);
+    assert_eq!(report.sessions, [it.session]);
+    let frame = |pfn, index| reader::Frames {
+        pfn: pfn & flags::FRAME,
+        index,
+        nr_pages: 1,
+    };
+    for frames in [
+        frame(placed, 3584 + 300),
+        frame(single, 512 + IN_RANGE as u64),
+    ] {
+        assert!(report.data.contains(&(0, 1, frames)), "{frames:?}");
     }
 }
 
