@@ -61,8 +61,12 @@ pub fn example() -> Vec<Session> {
         range(9, &[(512, 512)]),
         range(0, &[(99, 1)]),
     ];
+    let mixed = Contents::MixedFolios {
+        folios: vec![(0, 9, true), (512, 0, false), (516, 2, true)],
+        array_order: 0,
+    };
     let kinds = [
-        vec![Ok(folios(&[(0, 9), (512, 0), (516, 2)], 0)), Err(5)],
+        vec![Ok(memfd(mixed)), Err(5)],
         vec![Ok(folios(&many, 1)), Ok(folios(&[], 0))],
         vec![
             Ok(memfd(Contents::Ranges(few.to_vec()))),

@@ -105,10 +105,12 @@ pub mod memfd {
     pub const ENTRIES: usize = 6;
 }
 
-/// Flags of an entry of a memfd of extents, and of a frame of a table, above the 52 bits of the frame.
+/// Flags of an entry of a memfd, of folios or of extents, and of a frame of a table, above the 52 bits of the frame.
 pub mod flags {
     /// The bits of the frame.
     pub const FRAME: u64 = (1 << 52) - 1;
+    /// The data of the folio is valid.
+    pub const UPTODATE: u64 = 1 << 53;
     /// The entry starts a range.
     pub const RANGE: u64 = 1 << 56;
     /// The entry is a placed range.

@@ -41,6 +41,13 @@ pub enum Contents {
         /// Order of the pages of the array of folios.
         array_order: u16,
     },
+    /// "memfd-v2" with folios that have no valid data, at least one.
+    MixedFolios {
+        /// Index and order of each folio, and whether its data is valid.
+        folios: Vec<(u64, u32, bool)>,
+        /// Order of the pages of the array of folios.
+        array_order: u16,
+    },
     /// "memfd-extents-v2" without tables.
     Ranges(Vec<Range>),
     /// "memfd-extents-v2" with tables.
@@ -58,7 +65,7 @@ impl Contents {
     /// Compatible string of the encoding.
     fn compatible(&self) -> Compatible {
         match self {
-            Self::Folios { .. } => COMPATIBLE_V2,
+            Self::Folios { .. } | Self::MixedFolios { .. } => COMPATIBLE_V2,
             Self::Ranges(_) | Self::Tables { .. } => COMPATIBLE_EXTENTS,
         }
     }

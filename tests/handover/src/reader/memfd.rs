@@ -3,7 +3,7 @@
 //! Takes memfds over, in the steps of the module's `memfd/description.rs`.
 
 use super::{
-    range::{claim_range, key_order, Found, Preserved, Ranges},
+    range::{claim_range, key_order, Found, Piece, Preserved, Ranges},
     table::{PlacedPages, RestoredTable},
     Incoming,
 };
@@ -11,9 +11,10 @@ use crate::{
     handover::{
         extent::{Entry, Extent, ExtentCheck, ExtentSer, IN_HEAD},
         memfd::{Folio, FolioCheck, FolioSer, MemfdSer, KNOWN_SEALS, MAX_ORDER},
-        vmalloc::{Piece, CHUNK_CAPACITY},
+        vmalloc::{self, CHUNK_CAPACITY},
         Malformed, Source, PAGE_SIZE,
     },
+    locate::flags,
     memory::scratch,
     write::{Contents, Memfd, Range},
 };
@@ -35,6 +36,8 @@ pub struct Frames {
     pub index: u64,
     /// Number of pages.
     pub nr_pages: u64,
+    /// Whether what is in them is valid. Else they are zeroed.
+    pub uptodate: bool,
 }
 
 /// A memfd that was taken over.
@@ -110,13 +113,7 @@ pub(super) fn read(
         size: memfd.size,
         seals: memfd.seals,
         contents: match format {
-            Format::V2 => Contents::Folios {
-                folios: found.ranges.iter().flat_map(folios_of).collect(),
-                array_order: match memfd.nr_entries {
-                    0 => 0,
-                    _ => memfd.entries.order,
-                },
-            },
+            Format::V2 => contents_v2(&memfd, &found.ranges),
             Format::Extents => contents(found.ranges, tables),
         },
     };
@@ -125,6 +122,28 @@ pub(super) fn read(
         data,
         description,
     })
+}
+
+/// What was in a memfd of folios.
+fn contents_v2(memfd: &MemfdSer, ranges: &[Preserved]) -> Contents {
+    let array_order = match memfd.nr_entries {
+        0 => 0,
+        _ => memfd.entries.order,
+    };
+    let pieces = ranges.iter().flat_map(|range| &range.pieces);
+    let folio = |piece: &Piece| (piece.extent.index, piece.extent.order, piece.uptodate);
+    let folios: Vec<_> = pieces.map(folio).collect();
+    if folios.iter().any(|&(_, _, uptodate)| !uptodate) {
+        return Contents::MixedFolios {
+            folios,
+            array_order,
+        };
+    }
+    let folios = folios.iter().map(|&(index, order, _)| (index, order));
+    Contents::Folios {
+        folios: folios.collect(),
+        array_order,
+    }
 }
 
 /// What was in a memfd of extents.
@@ -165,12 +184,12 @@ fn claim_array(
     let (mut chunks, mut pages) = (Vec::new(), Vec::new());
     incoming.memory.take_reads();
     let walked = array.walk(incoming, &mut scratch(), |piece| match piece {
-        Piece::Chunk(pa) => {
+        vmalloc::Piece::Chunk(pa) => {
             incoming.claim(pa, 0)?;
             chunks.push(pa);
             Ok(())
         }
-        Piece::Pages(pa) => {
+        vmalloc::Piece::Pages(pa) => {
             incoming.claim(pa, array.order.into())?;
             pages.extend((0..1 << array.order).map(|i| pa + i * PAGE_SIZE as u64));
             Ok::<_, Malformed>(())
@@ -221,7 +240,12 @@ fn folios(
         let extent = Extent::folio(folio.pfn, folio.index, folio.order);
         let starts_range = !before.is_some_and(|before| before.adjoins(&extent));
         before = Some(extent);
-        ranges.add(extent, false, starts_range)?;
+        let piece = Piece {
+            extent,
+            is_placed: false,
+            uptodate: folio.uptodate,
+        };
+        ranges.add(piece, starts_range)?;
     }
     ranges.finish()
 }
@@ -247,7 +271,12 @@ fn extents(
                 } else {
                     check_extent(memfd, &extent);
                 }
-                ranges.add(extent, is_placed, starts_range)?;
+                let piece = Piece {
+                    extent,
+                    is_placed,
+                    uptodate: true,
+                };
+                ranges.add(piece, starts_range)?;
             }
             Entry::Table(table) => {
                 check_table(memfd, &table);
@@ -287,12 +316,8 @@ fn frames(range: &Preserved) -> impl Iterator<Item = Frames> + '_ {
         pfn: piece.extent.pfn,
         index: piece.extent.index,
         nr_pages: piece.extent.nr_pages,
+        uptodate: piece.uptodate,
     })
-}
-
-/// Index and order of each folio of a range.
-fn folios_of(range: &Preserved) -> impl Iterator<Item = (u64, u32)> + '_ {
-    range.places().map(|(index, _)| (index, range.order))
 }
 
 /// Checks the invariants of a folio.
@@ -300,6 +325,8 @@ pub(crate) fn check_folio(memfd: &MemfdSer, entry: &FolioSer, order: u32, folio:
     let size = 1u128 << folio.order;
     assert_eq!((folio.pfn, folio.index), (entry.pfn(), entry.index()));
     assert_eq!(folio.order, order);
+    let [word, _]: [u64; 2] = zerocopy::transmute!(*entry);
+    assert_eq!(folio.uptodate, word & flags::UPTODATE != 0);
     assert_eq!(u128::from(folio.index) % size, 0);
     assert!(u128::from(folio.index) * (PAGE_SIZE as u128) < u128::from(memfd.size));
 }

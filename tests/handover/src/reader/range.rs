@@ -23,6 +23,8 @@ pub(super) struct Piece {
     pub(super) extent: Extent,
     /// Whether tables tell the places of its pages.
     pub(super) is_placed: bool,
+    /// Whether its data is valid.
+    pub(super) uptodate: bool,
 }
 
 impl Preserved {
@@ -60,15 +62,10 @@ impl<'a> Ranges<'a> {
     }
 
     /// Adds pages with a place in the file, or placed ones.
-    pub(super) fn add(
-        &mut self,
-        extent: Extent,
-        is_placed: bool,
-        starts_range: bool,
-    ) -> Result<(), Malformed> {
+    pub(super) fn add(&mut self, piece: Piece, starts_range: bool) -> Result<(), Malformed> {
+        let extent = piece.extent;
         let key = |pfn| key_order(self.incoming, pfn);
         self.keys.advance(&extent, starts_range, key)?;
-        let piece = Piece { extent, is_placed };
         match self.ranges.last_mut() {
             Some(last) if !starts_range => {
                 assert_eq!((last.end, last.order, extent.order), (extent.pfn, 0, 0));

@@ -173,6 +173,7 @@ impl RestoredTable {
             pfn,
             index,
             nr_pages: 1,
+            uptodate: true,
         })
     }
 

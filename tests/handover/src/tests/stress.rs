@@ -127,6 +127,7 @@ fn stress(seed: u64, rounds: u64) {
             memfds += 1;
             folios += match &memfd.contents {
                 Contents::Folios { folios, .. } => folios.len(),
+                Contents::MixedFolios { folios, .. } => folios.len(),
                 Contents::Ranges(_) | Contents::Tables { .. } => 0,
             };
         }

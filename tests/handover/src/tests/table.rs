@@ -250,6 +250,7 @@ fn round_trip() {
                 pfn: again.slot(table, slot) & flags::FRAME,
                 index: index + slot as u64,
                 nr_pages: 1,
+                uptodate: true,
             };
             assert!(frames.contains(&wanted), "{wanted:?}");
         }
@@ -433,6 +434,7 @@ fn one_placed_page() {
         pfn: pfn & flags::FRAME,
         index,
         nr_pages: 1,
+        uptodate: true,
     };
     for frames in [
         frame(placed, 3584 + 300),

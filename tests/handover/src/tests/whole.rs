@@ -39,28 +39,43 @@ fn memfds_of_ranges() -> impl Strategy<Value = Memfd> {
     })
 }
 
+/// Folios, of which some may have no valid data.
+fn contents(folios: Vec<(u64, u32, bool)>, array_order: u16) -> Contents {
+    if folios.iter().any(|(_, _, uptodate)| !uptodate) {
+        return Contents::MixedFolios {
+            folios,
+            array_order,
+        };
+    }
+    Contents::Folios {
+        array_order: if folios.is_empty() { 0 } else { array_order },
+        folios: folios
+            .iter()
+            .map(|&(index, order, _)| (index, order))
+            .collect(),
+    }
+}
+
 /// Any memfd whose folios are good.
 fn memfds() -> impl Strategy<Value = Memfd> {
-    let folios = prop::collection::vec((0u64..9, 0u32..10), 0..20);
+    let folio = (0u64..9, 0u32..10, prop::bool::weighted(0.9));
+    let folios = prop::collection::vec(folio, 0..20);
     (folios, 0..=i64::MAX as u64, 0u64..4096, 0u32..64, 0u16..3).prop_map(
         |(list, pos, tail, seals, array_order)| {
             let mut free = 0u64;
             let folios: Vec<_> = list
                 .into_iter()
-                .map(|(hole, order)| {
+                .map(|(hole, order, uptodate)| {
                     let index = (free + hole).next_multiple_of(1 << order);
                     free = index + (1 << order);
-                    (index, order)
+                    (index, order, uptodate)
                 })
                 .collect();
             Memfd {
                 pos,
                 size: free * 4096 + tail,
                 seals,
-                contents: Contents::Folios {
-                    array_order: if folios.is_empty() { 0 } else { array_order },
-                    folios,
-                },
+                contents: contents(folios, array_order),
             }
         },
     )
@@ -120,7 +135,16 @@ fn written(sessions: &[Session]) -> (Memory, Written) {
 fn the_example_is_good() {
     let sessions = example();
     let (memory, written) = written(&sessions);
-    assert_good(&reader::read(&memory, written.root_pa), &sessions);
+    let report = reader::read(&memory, written.root_pa);
+    assert_good(&report, &sessions);
+    // A folio without valid data is told from all others.
+    let zeroed: Vec<_> = report
+        .data
+        .iter()
+        .filter(|(_, _, frames)| !frames.uptodate)
+        .map(|(session, token, frames)| (*session, *token, frames.index, frames.nr_pages))
+        .collect();
+    assert_eq!(zeroed, [(0, 0, 512, 1)]);
 }
 
 /// Where the root should be there is nothing, or something else: nothing is believed.

@@ -11,6 +11,7 @@ use crate::{
         vmalloc::VmallocSer,
         PAGE_SIZE,
     },
+    locate::flags,
     memory::Memory,
 };
 use zerocopy::{Immutable, IntoBytes};
@@ -22,13 +23,13 @@ pub(super) fn write(memory: &mut Memory, memfd: &Memfd) -> u64 {
             folios,
             array_order,
         } => {
-            let entry = |&(index, order): &(u64, u32)| {
-                let pa = memory.allocate(order);
-                FolioSer::new(pa / PAGE_SIZE as u64, index)
-            };
-            let entries: Vec<_> = folios.iter().map(entry).collect();
-            description(memory, memfd, &entries, 0, *array_order)
+            let folios = folios.iter().map(|&(index, order)| (index, order, true));
+            describe_folios(memory, memfd, folios, *array_order)
         }
+        Contents::MixedFolios {
+            folios,
+            array_order,
+        } => describe_folios(memory, memfd, folios.iter().copied(), *array_order),
         Contents::Ranges(ranges) => {
             let mut entries = Vec::new();
             for range in ranges {
@@ -58,6 +59,24 @@ pub(super) fn write(memory: &mut Memory, memfd: &Memfd) -> u64 {
             description(memory, memfd, &entries, IN_HEAD, 0)
         }
     }
+}
+
+/// Preserves folios and writes the description of them: index, order and whether the data is valid.
+fn describe_folios(
+    memory: &mut Memory,
+    memfd: &Memfd,
+    folios: impl Iterator<Item = (u64, u32, bool)>,
+    array_order: u16,
+) -> u64 {
+    let entry = |(index, order, uptodate)| {
+        let pa = memory.allocate(order);
+        let entry = FolioSer::new(pa / PAGE_SIZE as u64, index);
+        let [word, index]: [u64; 2] = zerocopy::transmute!(entry);
+        let lacks = if uptodate { 0 } else { flags::UPTODATE };
+        zerocopy::transmute!([word & !lacks, index])
+    };
+    let entries: Vec<FolioSer> = folios.map(entry).collect();
+    description(memory, memfd, &entries, 0, array_order)
 }
 
 /// The fewest pages that the module preserves as blocks, not each by itself.
