@@ -82,8 +82,7 @@ impl Forger {
     /// The same, with a root that is said to be of this size.
     pub fn publish_sized(&self, memory: &Memory, root_pa: u64, size: u64) -> Result<()> {
         for pa in memory.written() {
-            let written = self.0.write_at(memory.bytes(pa), pa);
-            ensure!(written? == memory.bytes(pa).len(), "a part of {pa:#x}");
+            self.write(pa, memory.bytes(pa))?;
         }
         for pa in memory.preserved() {
             let order = memory.order(pa).unwrap_or_default().into();
@@ -98,13 +97,26 @@ impl Forger {
             .context("publishing the root")
     }
 
-    /// Takes the size out of KHO's own entry for the root, which was published. Only in the first kernel.
-    pub fn lose_size(&self) -> Result<()> {
+    /// Where KHO's own device tree is, in which the next kernel finds the root. Only in the first kernel.
+    pub fn tree(&self) -> Result<u64> {
         let mut pa = 0u64;
         self.ioctl(TREE, &mut pa).context("KHO's device tree")?;
+        Ok(pa)
+    }
+
+    /// Takes the size out of KHO's own entry for the root, which was published. Only in the first kernel.
+    pub fn lose_size(&self) -> Result<()> {
+        let pa = self.tree()?;
         let mut tree = self.page(pa)?;
         kho::lose_size(&mut tree, "LUO")?;
-        ensure!(self.0.write_at(&tree, pa)? == tree.len(), "a part of it");
+        self.write(pa, &tree)
+    }
+
+    /// Writes to a page that was allocated here.
+    pub fn write(&self, pa: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.0.write_at(bytes, pa);
+        let written = written.with_context(|| format!("{pa:#x}"))?;
+        ensure!(written == bytes.len(), "a part of {pa:#x}");
         Ok(())
     }
 

@@ -302,7 +302,7 @@ fn forge(kind: &Kind, forger: &Forger) -> Result<()> {
     let [x, y] = [0, 1].map(|kind| page(&mut memory, VALUES[kind as usize], kind, 0));
     let flbs = [(X, x, 2), (Y, y, 1), ("nobody's", 7, 1)];
     let table = Place::page(write::flbs(&mut memory, root, &flbs));
-    victim::fill(&mut memory, root)?;
+    victim::fill(&memory, forger, root)?;
     let lost = memory.allocate_lost();
     (kind.damage)(&mut Table {
         memory: &mut memory,

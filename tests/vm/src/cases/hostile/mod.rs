@@ -6,30 +6,40 @@
 
 mod classes;
 mod flbs;
+mod pairs;
 mod roots;
 mod victim;
 
 use super::common::forger::{kernel_code, Forger};
 use super::common::luo::Device;
-use super::common::{data, memfd, refused, still_works};
+use super::common::{memfd, refused, still_works};
 use crate::ctx::Ctx;
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{ensure, Context, Result};
-use classes::{Class, Outcome, CLASSES, ONE_PLACE};
+use classes::{Class, Outcome, ACCOUNT, CLASSES, FIRST, ONE_PLACE};
 use luo_handover::memory::Memory;
 use luo_handover::write::{self, Contents, Memfd, Range, Session};
 use nix::errno::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use victim::{Victim, BYSTANDER, VICTIM};
+use victim::{Pattern, Strangers, Victim, BYSTANDER, VICTIM};
 
 /// The cases.
 pub const TESTS: &[Test] = &[
-    Test::new("retrieved", BARE, &[forge, retrieve]),
-    Test::new("discarded", BARE, &[forge, |ctx| discard(ctx, false)]),
-    Test::new("tables_discarded", BARE, &[forge, |ctx| discard(ctx, true)]),
+    Test::new("retrieved", BARE.look_for_leaks(), &[forge, retrieve]),
+    Test::new(
+        "discarded",
+        BARE.look_for_leaks(),
+        &[forge, |ctx| discard(ctx, false)],
+    ),
+    Test::new(
+        "tables_discarded",
+        BARE.look_for_leaks(),
+        &[forge, |ctx| discard(ctx, true)],
+    ),
     Test::new("roots", BARE, roots::STAGES),
     Test::new("flbs", BARE, flbs::STAGES),
+    Test::new("pairs", BARE, pairs::STAGES),
 ];
 
 const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
@@ -53,10 +63,14 @@ fn forge(ctx: &mut Ctx) -> Result<()> {
     sessions.push(ledger());
     let root_pa = write::handover(&mut memory, 1, &sessions).root_pa;
     write::flbs(&mut memory, root_pa, &[("nobody's", 7, 1)]);
-    let pages = victim::fill(&mut memory, root_pa)?;
+    let pages = victim::fill(&memory, &forger, root_pa)?;
     write_ledger(&mut memory, &pages, sessions.len() - 1)?;
 
-    let strangers = (memory.allocate_lost(), kernel_code()?);
+    let strangers = Strangers {
+        lost: memory.allocate_lost(),
+        kernel: kernel_code()?,
+        tree: forger.tree()?,
+    };
     for (i, class) in classes().enumerate() {
         let format = class.format;
         (class.damage)(&mut Victim::find(
@@ -122,13 +136,19 @@ fn read_ledger(device: &Device) -> Result<Vec<(u64, u64, u64)>> {
     Ok(entries.take_while(|(pa, _, _)| *pa != 0).collect())
 }
 
-/// Inserts the module, which has to say what it refuses, of each class in a line of its own.
-fn insert(ctx: &mut Ctx) -> Result<(Forger, Device)> {
-    let forger = Forger::new()?.context("luo_forger.ko")?;
+/// The classes with their numbers, in the order in which their sessions are taken.
+fn in_turn() -> impl Iterator<Item = (usize, &'static Class)> {
+    let claims_account = |(i, _): &(usize, _)| ACCOUNT.contains(i);
+    let others = classes().enumerate().filter(move |it| !claims_account(it));
+    classes().enumerate().filter(claims_account).chain(others)
+}
+
+/// Inserts the module, which has to say what it refuses, of each class in a line of its own, and nothing else.
+fn insert(ctx: &mut Ctx) -> Result<Device> {
     ctx.log().lines()?;
     ctx.insmod("")?;
     let mut lines = ctx.log().lines()?;
-    lines.retain(|line| line.contains("refused"));
+    lines.retain(|line| line.contains("refused") || line.contains("damaged"));
     for class in classes() {
         let (Outcome::Gone(why) | Outcome::Alone(why)) = class.outcome else {
             continue;
@@ -144,20 +164,36 @@ fn insert(ctx: &mut Ctx) -> Result<(Forger, Device)> {
             .with_context(|| format!("{name}: not a word of {why:?} in {lines:#?}"))?;
         lines.remove(line);
     }
-    Ok((forger, Device::open()?))
+    ensure!(lines.is_empty(), "{lines:#?}");
+    Ok(Device::open()?)
+}
+
+/// Replaces the module: the account of all that was not retrieved is what it was.
+fn replace(ctx: &mut Ctx, device: Device) -> Result<Device> {
+    drop(device);
+    ctx.rmmod()?;
+    insert(ctx)
 }
 
 /// Fails unless a file has what was written into it.
 fn check(file: &File, class: &Class, session: usize, token: u64) -> Result<()> {
-    victim::check(file, class.format, session, token)
+    let zeroes = match class.outcome {
+        Outcome::Zeroes(extent) if token == VICTIM => Some(extent),
+        _ => None,
+    };
+    victim::check_but(file, class.format, session, token, zeroes)
         .with_context(|| format!("{:?}, token {token}", class.name))
 }
 
 fn retrieve(ctx: &mut Ctx) -> Result<()> {
-    let (forger, device) = insert(ctx)?;
+    let forger = Forger::new()?.context("luo_forger.ko")?;
+    let mut device = insert(ctx)?;
     let pages = read_ledger(&device)?;
     let (mut held, mut kept) = (Vec::new(), Vec::new());
-    for (i, class) in classes().enumerate() {
+    for (i, class) in in_turn() {
+        if i == FIRST {
+            device = replace(ctx, device)?;
+        }
         let name = &class.session();
         let named = || name.clone();
         if let Outcome::Gone(_) = class.outcome {
@@ -218,14 +254,21 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
 /// Finishes sessions of which nothing was retrieved, those with tables or the others: of all of them there would be
 /// more lines than the log takes in so short a time.
 fn discard(ctx: &mut Ctx, with_tables: bool) -> Result<()> {
-    let (forger, device) = insert(ctx)?;
+    let forger = Forger::new()?.context("luo_forger.ko")?;
+    let mut device = insert(ctx)?;
     let pages = read_ledger(&device)?;
     let mut kept = Vec::new();
     // What is good comes first: pages of it are claimed by others.
     let chosen = |class: &Class| {
         matches!(class.outcome, Outcome::Good) || class.format.has_table() == with_tables
     };
-    for (i, class) in classes().enumerate().filter(|(_, it)| chosen(it)) {
+    for (i, class) in in_turn() {
+        if i == FIRST {
+            device = replace(ctx, device)?;
+        }
+        if !chosen(class) {
+            continue;
+        }
         let name = &class.session();
         let named = || name.clone();
         if let Outcome::Gone(_) = class.outcome {
@@ -249,7 +292,9 @@ fn discard(ctx: &mut Ctx, with_tables: bool) -> Result<()> {
                 session.finish().with_context(named)?;
                 kept.push(victim::seed(i, BYSTANDER));
             }
-            Outcome::Good | Outcome::Gone(_) => session.finish().with_context(named)?,
+            Outcome::Good | Outcome::Zeroes(_) | Outcome::Gone(_) => {
+                session.finish().with_context(named)?
+            }
         }
     }
     let pressed = press(ctx)?;
@@ -271,11 +316,10 @@ fn press(ctx: &Ctx) -> Result<File> {
 
 /// Fails unless the pages of these seeds hold what the first kernel wrote.
 fn unchanged(forger: &Forger, pages: &[(u64, u64, u64)], kept: &[u64]) -> Result<()> {
-    let mut looked_at = 0;
+    let (mut looked_at, mut pattern) = (0, Pattern::default());
     for &(pa, seed, index) in pages.iter().filter(|(_, seed, _)| kept.contains(seed)) {
-        let wanted = data::bytes(seed, index * 4096, 4096);
         ensure!(
-            forger.page(pa)? == wanted,
+            forger.page(pa)? == pattern.page(seed, index),
             "page {pa:#x} of seed {seed:#x}, index {index}, is not what it was"
         );
         looked_at += 1;

@@ -198,7 +198,7 @@ fn forge(kind: &Kind, forger: &Forger) -> Result<()> {
         .collect();
     let root_pa = write::handover(&mut memory, 1, &sessions).root_pa;
     write::flbs(&mut memory, root_pa, &[("nobody's", 7, 1)]);
-    victim::fill(&mut memory, root_pa)?;
+    victim::fill(&memory, forger, root_pa)?;
     let strangers = Strangers {
         lost: memory.allocate_lost(),
         kernel: kernel_code()?,

@@ -3,6 +3,7 @@
 //! A session that is forged and then damaged.
 
 use super::super::common::data;
+use super::super::common::forger::Forger;
 use anyhow::{ensure, Result};
 use luo_handover::locate::{self, flags, Place};
 use luo_handover::memory::Memory;
@@ -20,10 +21,14 @@ pub enum Format {
     Extents,
     /// Extents, and a table among them.
     Tables,
+    /// The same, with all pages of the table preserved by themselves.
+    Singles,
     /// The same, with so many extents that the last of them and the table are in an array.
     Many,
     /// Extents of large folios: more than are claimed at a time, and one of another size.
     Folios,
+    /// One extent of pages that are preserved one by one.
+    Run,
 }
 
 /// Number of small ones among the large folios, and their order.
@@ -48,16 +53,20 @@ const MANY: [(u64, u64); NR_MANY] = {
 };
 
 impl Format {
+    /// Number of pages of [`Self::Run`].
+    pub const RUN: u64 = 31;
+
     /// Whether it has a table.
     pub fn has_table(self) -> bool {
-        matches!(self, Self::Tables | Self::Many)
+        matches!(self, Self::Tables | Self::Singles | Self::Many)
     }
 
     /// Size of each memfd.
     fn size(self) -> u64 {
         match self {
             Self::V2 | Self::Extents => 16 * 4096,
-            Self::Tables | Self::Many | Self::Folios => 1024 * 4096,
+            Self::Run => Self::RUN * 4096,
+            _ => 1024 * 4096,
         }
     }
 
@@ -66,8 +75,9 @@ impl Format {
         match self {
             Self::V2 => &[(0, 1), (1, 1), (4, 4)],
             Self::Extents => &[(0, 3), (5, 2), (8, 4)],
-            Self::Tables => &[(0, 3), (5, 2), (512, 512)],
+            Self::Tables | Self::Singles => &[(0, 3), (5, 2), (512, 512)],
             Self::Many => &MANY,
+            Self::Run => &[(0, Self::RUN)],
             Self::Folios => &[(0, FOLIOS.0 << FOLIOS.1), (512, 512)],
         }
     }
@@ -89,6 +99,10 @@ impl Format {
                     extents: vec![extent(2)],
                 },
             ]),
+            Self::Run => Contents::Ranges(vec![Range {
+                order: 0,
+                extents: vec![extent(0)],
+            }]),
             Self::Folios => {
                 let (count, order) = FOLIOS;
                 let small = (0..count).map(|i| Range {
@@ -101,20 +115,21 @@ impl Format {
                 };
                 Contents::Ranges(small.chain([large]).collect())
             }
-            Self::Tables | Self::Many => {
+            Self::Tables | Self::Singles | Self::Many => {
+                let placed = self.placed();
                 let (&table, extents) = self.extents().split_last().expect("a table");
                 Contents::Tables {
                     ranges: vec![Range {
                         order: 0,
                         extents: extents.to_vec(),
                     }],
-                    placed: vec![PLACED],
+                    placed: placed.into_iter().collect(),
                     tables: vec![Table {
                         index: table.0,
                         slots: (0..table.1)
                             .rev()
-                            .map(|left| match left {
-                                ..PLACED => Slot::Placed(0, left),
+                            .map(|left| match placed {
+                                Some(nr_pages) if left < nr_pages => Slot::Placed(0, left),
                                 _ => Slot::Single,
                             })
                             .collect(),
@@ -124,11 +139,17 @@ impl Format {
         }
     }
 
+    /// Number of pages of the placed range.
+    fn placed(self) -> Option<u64> {
+        (self.has_table() && self != Self::Singles).then_some(PLACED)
+    }
+
     /// The encoding of the file with this token: a bystander has nothing that takes much memory.
     fn of(self, token: u64) -> Self {
         match (self, token) {
-            (Self::Tables | Self::Many | Self::Folios, BYSTANDER) => Self::Extents,
-            (format, _) => format,
+            (Self::V2, _) => self,
+            (_, BYSTANDER) => Self::Extents,
+            _ => self,
         }
     }
 
@@ -144,14 +165,30 @@ impl Format {
 
 /// A good session of two files.
 pub fn session(name: &str, format: Format) -> Session {
+    session_of(name, format, [VICTIM, BYSTANDER])
+}
+
+/// A good session of files with these tokens.
+pub fn session_of(name: &str, format: Format, tokens: impl IntoIterator<Item = u64>) -> Session {
     let file = |token| File {
         token,
         kind: Ok(format.of(token).memfd()),
     };
     Session {
         name: name.into(),
-        files: vec![file(VICTIM), file(BYSTANDER)],
+        files: tokens.into_iter().map(file).collect(),
     }
+}
+
+/// Pages that are no part of what is forged.
+#[derive(Clone, Copy, Default)]
+pub struct Strangers {
+    /// Not preserved.
+    pub lost: u64,
+    /// Of the kernel itself.
+    pub kernel: u64,
+    /// KHO's own device tree, which it preserves.
+    pub tree: u64,
 }
 
 /// The session that is damaged, and what there is around it.
@@ -165,9 +202,11 @@ pub struct Victim<'a> {
     pub lost: u64,
     /// A page of the kernel itself.
     pub kernel: u64,
+    /// The page of KHO's own device tree.
+    pub tree: u64,
     /// Its entry.
     pub session: Place,
-    /// The entry of its first file.
+    /// The entry of its file.
     pub file: Place,
     /// The description of that.
     pub memfd: Place,
@@ -175,6 +214,8 @@ pub struct Victim<'a> {
     pub entries: Place,
     /// The entry of another session, which is good and comes before this one.
     pub good: Place,
+    /// The entry of the session behind this one, which was not damaged yet.
+    pub next: Place,
 }
 
 impl<'a> Victim<'a> {
@@ -184,10 +225,21 @@ impl<'a> Victim<'a> {
         root_pa: u64,
         i: usize,
         format: Format,
-        (lost, kernel): (u64, u64),
+        strangers: Strangers,
+    ) -> Self {
+        Self::find_file(memory, root_pa, (i, 0), format, strangers)
+    }
+
+    /// The same for any of the session's files.
+    pub fn find_file(
+        memory: &'a mut Memory,
+        root_pa: u64,
+        (i, j): (usize, usize),
+        format: Format,
+        strangers: Strangers,
     ) -> Self {
         let session = locate::session(memory, root_pa, i);
-        let file = locate::file(memory, session, 0);
+        let file = locate::file(memory, session, j);
         let memfd = file.follow(memory, locate::file::DATA);
         let entries = match format {
             Format::V2 | Format::Many => {
@@ -199,17 +251,20 @@ impl<'a> Victim<'a> {
             },
         };
         let good = locate::session(memory, root_pa, 0);
+        let next = locate::session(memory, root_pa, i + 1);
         Self {
             memory,
             format,
             root: Place::page(root_pa),
-            lost,
-            kernel,
+            lost: strangers.lost,
+            kernel: strangers.kernel,
+            tree: strangers.tree,
             session,
             file,
             memfd,
             entries,
             good,
+            next,
         }
     }
 
@@ -244,15 +299,18 @@ impl<'a> Victim<'a> {
     /// The address of a page of its data that is preserved by itself.
     pub fn single_page(&self) -> u64 {
         match self.format {
-            Format::Tables | Format::Many => self.slot(7),
+            format if format.has_table() => self.slot(7),
             _ => self.frame(0),
         }
     }
 
-    /// Its table, which the last of its entries tells of.
+    /// Its table.
     pub fn table(&self) -> Place {
-        let pfn = self.entries.get(self.memory, 2 * Self::TABLE) & flags::FRAME;
-        Place::page(pfn << 12)
+        let entry = match self.format.placed() {
+            Some(_) => Self::TABLE,
+            None => Self::RANGE,
+        };
+        Place::page(self.frame(entry))
     }
 
     /// Replaces the frame in a slot of its table, which keeps its flags.
@@ -275,11 +333,22 @@ impl<'a> Victim<'a> {
         });
     }
 
+    /// Lists one more placed range, of this page alone, and the page in a slot of the table, instead of its own.
+    pub fn place(&mut self, slot: usize, pa: u64) {
+        let entry = pa >> 12 | flags::RANGE | flags::PLACED;
+        self.set(self.entries, 2 * Self::TABLE + 2, entry);
+        self.set(self.entries, 2 * Self::TABLE + 3, 1 << 32);
+        self.change(self.memfd, locate::memfd::NR_ENTRIES, |nr_entries| {
+            nr_entries + 1
+        });
+        self.set(self.table(), slot, pa >> 12 | flags::FRAME_PLACED);
+    }
+
     /// How many extents there are beside a description.
     pub const IN_HEAD: u64 = 253;
-    /// The number of the entry of the placed range.
+    /// The number of the entry of the placed range, where there is one.
     pub const RANGE: usize = 2;
-    /// The number of the entry of the table.
+    /// The number of the entry of the table that has pages of it.
     pub const TABLE: usize = 3;
     /// A slot with a page of the placed range.
     pub const PLACED: usize = 511;
@@ -305,26 +374,64 @@ pub fn seed(session: usize, token: u64) -> u64 {
 
 /// Fails unless the file with this token in session number `session` has what was written into it.
 pub fn check(file: &std::fs::File, format: Format, session: usize, token: u64) -> Result<()> {
+    check_but(file, format, session, token, None)
+}
+
+/// The same, but for one of its extents, which is to read as zeroes.
+pub fn check_but(
+    file: &std::fs::File,
+    format: Format,
+    session: usize,
+    token: u64,
+    zeroes: Option<usize>,
+) -> Result<()> {
     let format = format.of(token);
     let extent = |&(index, nr_pages): &(u64, u64)| data::Extent {
         start: index * 4096,
         len: nr_pages * 4096,
     };
-    let extents: Vec<_> = format.extents().iter().map(extent).collect();
+    let mut extents: Vec<_> = format.extents().iter().map(extent).collect();
+    if let Some(zeroes) = zeroes {
+        extents.remove(zeroes);
+    }
     data::check(file, seed(session, token), format.size(), &extents)
 }
 
+/// What is in pages, made for several neighbours in a file at once.
+#[derive(Default)]
+pub struct Pattern {
+    of: (u64, u64),
+    bytes: Vec<u8>,
+}
+
+impl Pattern {
+    const PAGES: u64 = 16;
+
+    /// The bytes of a page of what is made of this seed.
+    pub fn page(&mut self, seed: u64, index: u64) -> &[u8] {
+        let of = (seed, index / Self::PAGES);
+        if self.of != of || self.bytes.is_empty() {
+            let start = of.1 * Self::PAGES * 4096;
+            self.bytes = data::bytes(seed, start, Self::PAGES as usize * 4096);
+            self.of = of;
+        }
+        let at = (index % Self::PAGES) as usize * 4096;
+        &self.bytes[at..at + 4096]
+    }
+}
+
 /// Fills every page of data of a handover that is still good. Returns where they are: address, seed, and index.
-pub fn fill(memory: &mut Memory, root_pa: u64) -> Result<Vec<(u64, u64, u64)>> {
+pub fn fill(memory: &Memory, forger: &Forger, root_pa: u64) -> Result<Vec<(u64, u64, u64)>> {
     let report = luo_handover::reader::read(memory, root_pa);
     ensure!(report.refused.is_empty(), "{:?}", report.refused);
     let mut pages = Vec::new();
+    let mut pattern = Pattern::default();
     for (session, token, frames) in report.data {
         let seed = seed(session, token);
         for i in 0..frames.nr_pages {
             let (pa, index) = ((frames.pfn + i) * 4096, frames.index + i);
-            let bytes = data::bytes(seed, index * 4096, 4096);
-            memory.put(pa, 0, &bytes);
+            // Not by way of `memory`: that would take the space of all of them once more.
+            forger.write(pa, pattern.page(seed, index))?;
             pages.push((pa, seed, index));
         }
     }

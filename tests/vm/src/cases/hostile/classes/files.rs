@@ -75,12 +75,13 @@ pub const FILES: &[Class] = &[
     extents("data not aligned", "NotPreserved", |it| {
         it.change(it.file, file::DATA, |pa| pa + 16);
     }),
-    extents("the root for a memfd", REFUSED, |it| {
-        it.set(it.file, file::DATA, it.root.pa);
-    }),
-    v2("files for a memfd", REFUSED, |it| {
-        it.set(it.file, file::DATA, it.block().pa);
-    }),
+    v2(
+        "the files of its session for a memfd",
+        "NotPreserved",
+        |it| {
+            it.set(it.file, file::DATA, it.block().pa);
+        },
+    ),
     extents("data for a memfd", REFUSED, |it| {
         let data = it.frame(0);
         it.set(it.file, file::DATA, data);

@@ -3,8 +3,21 @@
 //! Damage of the entries of a description: of folios, and of extents.
 
 use super::super::victim::Victim;
-use super::{extents, v2, Class, ONE_PLACE, REFUSED};
+use super::{extents, v2, Class, Format, Outcome, ONE_PLACE, REFUSED};
 use luo_handover::locate::memfd;
+
+/// Of an entry of a folio: its data is valid.
+const UPTODATE: u64 = 1 << 53;
+
+/// A folio without valid data: there may be anything in its pages.
+const fn zeroes(name: &'static str, extent: usize, damage: fn(&mut Victim<'_>)) -> Class {
+    Class {
+        name,
+        format: Format::V2,
+        damage,
+        outcome: Outcome::Zeroes(extent),
+    }
+}
 
 pub const FRAMES: &[Class] = &[
     v2("a folio not preserved", "NotPreserved", |it| {
@@ -60,6 +73,12 @@ pub const FRAMES: &[Class] = &[
     }),
     extents("flags of an extent", "extent flags", |it| {
         it.change(it.entries, 0, |word| word | 1 << 62);
+    }),
+    zeroes("a page that was never filled", 1, |it| {
+        it.change(it.entries, 2, |word| word & !UPTODATE)
+    }),
+    zeroes("a large folio that was never filled", 2, |it| {
+        it.change(it.entries, 4, |word| word & !UPTODATE)
     }),
     v2("a folio beyond the file", "folio index", |it| {
         it.set(it.entries, 1, 16)

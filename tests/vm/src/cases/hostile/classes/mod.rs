@@ -2,6 +2,7 @@
 
 //! What may be wrong with a session that the previous kernel handed over, and what has to come of it.
 
+mod account;
 mod arrays;
 mod descriptions;
 mod files;
@@ -12,6 +13,7 @@ mod tables;
 
 use super::victim::{Format, Victim};
 use nix::errno::Errno;
+use std::ops::Range;
 
 /// What the log says of this is found out in the file: not of a memfd that nobody wants.
 pub const ONE_PLACE: &str = "two pages in one place";
@@ -28,6 +30,8 @@ pub enum Outcome {
     Lost(Errno, &'static str),
     /// The first file is there, but not the second, and the log says this when the module is inserted.
     Alone(&'static str),
+    /// All of it is there, but this extent of the first file reads as zeroes.
+    Zeroes(usize),
     /// All of it is there.
     Good,
 }
@@ -45,10 +49,11 @@ pub struct Class {
 }
 
 impl Class {
-    /// The name of the session: an array may be damaged in the same way in two formats.
+    /// The name of the session: an array, or a table, may be damaged in the same way in two formats.
     pub fn session(&self) -> String {
         match self.format {
             Format::Many => format!("extents: {}", self.name),
+            Format::Singles => format!("singles: {}", self.name),
             _ => self.name.into(),
         }
     }
@@ -95,6 +100,10 @@ const fn tables(name: &'static str, why: &'static str, damage: fn(&mut Victim<'_
     lost(name, Format::Tables, why, damage)
 }
 
+const fn singles(name: &'static str, why: &'static str, damage: fn(&mut Victim<'_>)) -> Class {
+    lost(name, Format::Singles, why, damage)
+}
+
 const fn many(name: &'static str, why: &'static str, damage: fn(&mut Victim<'_>)) -> Class {
     lost(name, Format::Many, why, damage)
 }
@@ -117,9 +126,16 @@ const fn good(name: &'static str, format: Format) -> Class {
     }
 }
 
-/// Each of them, among good ones. The first one is good.
+/// The number of the first one, which is good.
+pub const FIRST: usize = 0;
+/// The numbers of those that claim what the account is in.
+pub const ACCOUNT: Range<usize> = 1..1 + account::ACCOUNT.len();
+
+/// Each of them, among good ones.
 pub const CLASSES: &[&[Class]] = &[
     &[good("first", Format::Extents)],
+    account::ACCOUNT,
+    &[good("behind the account", Format::V2)],
     sessions::SESSIONS,
     &[good("among sessions", Format::V2)],
     files::FILES,
@@ -133,7 +149,9 @@ pub const CLASSES: &[&[Class]] = &[
     frames::FRAMES,
     &[good("among frames", Format::Tables)],
     tables::TABLES,
-    &[good("among tables", Format::Folios)],
+    &[good("among tables", Format::Singles)],
+    tables::SINGLES,
+    &[good("among single pages", Format::Folios)],
     folios::FOLIOS,
     &[good("last", Format::V2)],
 ];

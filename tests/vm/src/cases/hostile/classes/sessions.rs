@@ -4,7 +4,7 @@
 
 use super::super::victim::Victim;
 use super::{gone, Class};
-use luo_handover::locate::{block, session};
+use luo_handover::locate::{block, root, session};
 
 pub const SESSIONS: &[Class] = &[
     gone("a name that does not end", "String", |it| {
@@ -69,6 +69,10 @@ pub const SESSIONS: &[Class] = &[
     }),
     gone("the sessions for files", "Shared", |it| {
         it.set(it.session, session::FILES, it.session.pa);
+    }),
+    gone("the FLBs for files", "Shared", |it| {
+        let flbs = it.root.get(it.memory, root::FLBS);
+        it.set(it.session, session::FILES, flbs);
     }),
     gone("the files of another", "Shared", |it| {
         let files = it.good.get(it.memory, session::FILES);

@@ -3,8 +3,8 @@
 //! Damage of tables, and of the placed ranges that they list pages of.
 
 use super::super::victim::Victim;
-use super::{tables, Class, ONE_PLACE};
-use luo_handover::locate::{flags, memfd};
+use super::{singles, tables, Class, ONE_PLACE};
+use luo_handover::locate::{self, file, flags, memfd};
 
 pub const TABLES: &[Class] = &[
     tables("a slot of nothing", "frame of a table", |it| {
@@ -126,5 +126,63 @@ pub const TABLES: &[Class] = &[
     }),
     tables("a table over an extent", ONE_PLACE, |it| {
         it.set(it.entries, 2 * Victim::TABLE + 1, 512 << 32)
+    }),
+];
+
+/// Of tables whose frames are read and taken over as they are, in one go.
+pub const SINGLES: &[Class] = &[
+    singles("a slot of nothing", "NotPreserved(0)", |it| {
+        it.set_slot(7, 0)
+    }),
+    singles("the first slot not preserved", "NotPreserved", |it| {
+        it.set_slot(0, it.lost)
+    }),
+    singles("the last slot not preserved", "NotPreserved", |it| {
+        it.set_slot(511, it.lost)
+    }),
+    singles("a slot in the kernel", "NotPreserved", |it| {
+        it.set_slot(7, it.kernel)
+    }),
+    singles("a slot beyond memory", "NotPreserved", |it| {
+        it.set_slot(7, Victim::BEYOND)
+    }),
+    singles("a slot at the last frame", "NotPreserved", |it| {
+        it.set_slot(7, u64::MAX)
+    }),
+    singles("a slot twice", "NotPreserved", |it| {
+        let first = it.slot(7);
+        it.set_slot(300, first);
+    }),
+    singles("a slot of an extent", "NotPreserved", |it| {
+        let extent = it.frame(0);
+        it.set_slot(7, extent);
+    }),
+    singles("a slot of the description", "NotPreserved", |it| {
+        it.set_slot(7, it.memfd.pa)
+    }),
+    singles("a slot of its table", "NotPreserved", |it| {
+        let table = it.table().pa;
+        it.set_slot(7, table);
+    }),
+    singles("a slot of another", "NotPreserved", |it| {
+        let taken = it.good_memfd().get(it.memory, memfd::ENTRIES) & flags::FRAME;
+        it.set_slot(7, taken << 12);
+    }),
+    singles("a slot of a large folio", "NotPreserved", |it| {
+        // Of a bystander, which nobody has taken yet.
+        let bystander = locate::file(it.memory, it.next, 1).follow(it.memory, file::DATA);
+        let folio = bystander.get(it.memory, memfd::ENTRIES + 4) & flags::FRAME;
+        it.set_slot(7, folio << 12);
+    }),
+    singles(
+        "a slot in a range that is not placed",
+        "NotPreserved",
+        |it| it.change(it.table(), 7, |word| word | flags::FRAME_PLACED),
+    ),
+    singles("flags of a slot", "flags of a frame", |it| {
+        it.change(it.table(), 7, |word| word | 1 << 53)
+    }),
+    singles("the highest flag of a slot", "flags of a frame", |it| {
+        it.change(it.table(), 7, |word| word | 1 << 63)
     }),
 ];
