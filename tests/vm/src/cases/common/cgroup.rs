@@ -59,8 +59,17 @@ impl Cgroup {
 
     /// `memory.current`, in bytes.
     pub fn charged(&self) -> Result<u64> {
-        let text = std::fs::read_to_string(self.0.join("memory.current"))?;
-        text.trim().parse().context("memory.current")
+        self.number("memory.current")
+    }
+
+    /// `memory.peak`, in bytes.
+    pub fn peak(&self) -> Result<u64> {
+        self.number("memory.peak")
+    }
+
+    fn number(&self, file: &'static str) -> Result<u64> {
+        let text = std::fs::read_to_string(self.0.join(file)).context(file)?;
+        text.trim().parse().context(file)
     }
 
     /// A value of `memory.events`.

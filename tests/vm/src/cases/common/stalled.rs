@@ -5,9 +5,12 @@
 
 use super::memfd::{self, Mapping};
 use super::pages::PAGE;
+use crate::process::Child;
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::Signal;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -75,5 +78,37 @@ impl StalledPage {
         super::luo::ioctl(self.faults.as_raw_fd(), UFFDIO_UNREGISTER, &mut range)
             .context("UFFDIO_UNREGISTER")
             .map(drop)
+    }
+}
+
+/// A process within a write() to a file whose data do not come: it has the lock of the inode until it is killed.
+#[derive(Debug)]
+pub struct StalledWrite(Child);
+
+impl StalledWrite {
+    /// Returns when it has the lock.
+    pub fn new(file: &File) -> Result<Self> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let begin = || {
+            // For the thread, as long as there is one.
+            let page: &'static StalledPage = Box::leak(Box::new(StalledPage::new()?));
+            let file = file.try_clone()?;
+            std::thread::spawn(move || page.write_to(&file));
+            page.awaited(PATIENCE)
+        };
+        let wait = |()| loop {
+            nix::unistd::pause();
+        };
+        Ok(Self(Child::service(PATIENCE, begin, wait)?))
+    }
+
+    /// Lets it end, and the lock be free.
+    pub fn kill(&self) -> Result<()> {
+        Ok(nix::sys::signal::kill(self.0.pid(), Signal::SIGKILL)?)
+    }
+
+    /// Ends it, with all that it had inherited. Nothing was written.
+    pub fn end(self) -> Result<()> {
+        self.0.kill().map(drop)
     }
 }

@@ -14,8 +14,8 @@ use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-const LIMIT: u64 = 64 << 20;
-const PATIENCE: Duration = Duration::from_secs(180);
+pub const LIMIT: u64 = 64 << 20;
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// How often it is looked how much memory is left.
 const LOOK: Duration = Duration::from_millis(20);
 /// The most descriptors that a process may have: far more than what 64 MiB are enough for.

@@ -6,7 +6,9 @@ mod exec;
 mod in_flight;
 mod in_flight_incoming;
 mod limited;
+mod limited_memfd;
 mod reach;
+mod shared;
 mod types;
 mod uring;
 
@@ -21,9 +23,19 @@ pub const TESTS: &[Test] = &[
         Config::new(),
         &[reach::hand_on, reach::passed_incoming],
     ),
+    Test::new(
+        "shared_session",
+        Config::new(),
+        &[shared::hand_on, shared::arrived],
+    ),
     Test::new("every_type", Config::new(), &[types::every_type]),
     Test::new("limited_sessions", Config::new(), &[limited::sessions]),
     Test::new("limited_files", Config::new(), &[limited::files]),
+    Test::new(
+        "limited_memfds",
+        limited_memfd::CONFIG,
+        &[limited_memfd::memfds],
+    ),
     Test::new("io_uring", Config::new(), &[uring::io_uring]),
     Test::new("io_uring_close", Config::new(), &[uring::close_in_flight]),
     Test::new("closed_in_flight", Config::new(), &[in_flight::closed]),

@@ -43,7 +43,7 @@ pub fn device(_: &mut Ctx) -> Result<()> {
 }
 
 /// The session and nothing but the session.
-fn no_further(session: &Session) -> Result<()> {
+pub fn no_further(session: &Session) -> Result<()> {
     cannot_open()?;
     // A session is no device.
     let as_device = Device(File::from(session.0.try_clone()?));

@@ -4,9 +4,12 @@
 //! or SIGKILL: a process that is killed ends when its command is done. What SIGKILL ends early is the wait of reboot(),
 //! and the command that others wait for, where its handler looks for that. See "Waits" in Documentation/security.rst.
 
+mod gate;
 mod incoming;
+mod inode_lock;
 mod kexec;
 mod outgoing;
+mod rescan;
 
 use super::common::luo::{Device, Session};
 use super::common::modules::{Kind, Recorder};
@@ -49,6 +52,35 @@ pub const TESTS: &[Test] = &[
     Test::new("closing_behind_kexec", Config::new(), &[kexec::closing]),
     Test::new("kexec", Config::new(), &[kexec::kexec_waits]),
     Test::new("killed_kexec", Config::new(), &[kexec::killed_kexec]),
+    Test::new("at_gate", Config::new(), &[gate::until_reboot_fails]),
+    Test::new(
+        "at_gate_of_killed_kexec",
+        Config::new(),
+        &[gate::until_reboot_is_killed],
+    ),
+    Test::new("memfds_at_gate", Config::new(), &[gate::memfds]),
+    Test::new(
+        "finish_behind_inode_lock",
+        Config::new(),
+        &[inode_lock::hand_on, inode_lock::finish],
+    ),
+    Test::new(
+        "close_behind_inode_lock",
+        Config::new(),
+        &[inode_lock::hand_on, inode_lock::close],
+    ),
+    Test::new(
+        "preserve_behind_inode_lock",
+        Config::new(),
+        &[inode_lock::preserve],
+    ),
+    Test::new("beside_inode_lock", Config::new(), &[inode_lock::not_taken]),
+    Test::new("rescan_killed", rescan::CONFIG, &[rescan::killed]),
+    Test::new(
+        "rescan_killed_in_v2",
+        rescan::CONFIG.params("memfd_v2=1"),
+        &[rescan::killed],
+    ),
 ];
 
 /// What comes to those who wait: one that has a handler, and one that cannot have one.
@@ -144,8 +176,9 @@ impl Waiter {
         signal: Signal,
     ) -> Result<()> {
         let meet = || -> Result<()> {
-            let (first, answer) = first;
             let waiter = command(|| (self.act)(scene))?;
+            // Should anything fail, this one is ended first: the other waits for it.
+            let (first, answer) = first;
             send(ctx, signal, &waiter)?;
             send(ctx, HANDLED, &first)?;
             release()?;
