@@ -26,8 +26,10 @@ const BEGUN: i64 = 1024;
 /// A busy machine may kill it late: one attempt must come in time.
 const ATTEMPTS: usize = 10;
 
+type Command = fn(&Session) -> Result<String, Errno>;
+
 /// A command that looks at the pages, and how it is answered.
-const COMMANDS: [(&str, fn(&Session) -> Result<String, Errno>, &str); 2] = [
+const COMMANDS: [(&str, Command, &str); 2] = [
     (
         "PREPARE",
         |session| session.prepare().map_err(|(errno, _)| errno).map(done),

@@ -35,14 +35,13 @@ macro_rules! named {
     }};
 }
 
-const NAMED: [[Class; 6]; 5] = [
-    named!("the root", |it| it.root.pa),
-    named!("the sessions", |it| it.session.pa),
-    named!("the files of the next session", |it| {
-        it.next.get(it.memory, session::FILES)
-    }),
-    named!("the FLBs", |it| it.root.get(it.memory, root::FLBS)),
-    named!("the tree of KHO", |it| it.tree),
-];
+/// In how many ways each is named.
+pub const WAYS: usize = 6;
 
-pub const ACCOUNT: &[Class] = NAMED.as_flattened();
+pub const ROOT: &[Class; WAYS] = &named!("the root", |it| it.root.pa);
+pub const SESSIONS: &[Class; WAYS] = &named!("the sessions", |it| it.session.pa);
+pub const FILES: &[Class; WAYS] = &named!("the files of the next session", |it| {
+    it.next.get(it.memory, session::FILES)
+});
+pub const FLBS: &[Class; WAYS] = &named!("the FLBs", |it| it.root.get(it.memory, root::FLBS));
+pub const TREE: &[Class; WAYS] = &named!("the tree of KHO", |it| it.tree);

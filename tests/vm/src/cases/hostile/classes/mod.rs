@@ -129,12 +129,16 @@ const fn good(name: &'static str, format: Format) -> Class {
 /// The number of the first one, which is good.
 pub const FIRST: usize = 0;
 /// The numbers of those that claim what the account is in.
-pub const ACCOUNT: Range<usize> = 1..1 + account::ACCOUNT.len();
+pub const ACCOUNT: Range<usize> = 1..1 + 5 * account::WAYS;
 
 /// Each of them, among good ones.
 pub const CLASSES: &[&[Class]] = &[
     &[good("first", Format::Extents)],
-    account::ACCOUNT,
+    account::ROOT,
+    account::SESSIONS,
+    account::FILES,
+    account::FLBS,
+    account::TREE,
     &[good("behind the account", Format::V2)],
     sessions::SESSIONS,
     &[good("among sessions", Format::V2)],
