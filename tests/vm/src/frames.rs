@@ -41,3 +41,23 @@ pub fn scratch() -> Result<Vec<Range<u64>>> {
     let frames = areas.map(|(start, len)| start / page..(start + len) / page);
     Ok(frames.collect())
 }
+
+/// Which of these frames are free, or in somebody's use: of a file or a process, or the kernel's own.
+pub fn in_use(frames: &[u64]) -> Result<Vec<u64>> {
+    const PATH: &str = "/proc/kpageflags";
+    let flags = File::open(PATH).context(PATH)?;
+    let is_used = |&frame: &u64| -> Result<Option<u64>> {
+        let mut word = [0; 8];
+        flags
+            .read_exact_at(&mut word, frame * 8)
+            .with_context(|| format!("{PATH} of frame {frame:#x}"))?;
+        Ok((u64::from_ne_bytes(word) & USED != 0).then_some(frame))
+    };
+    frames
+        .iter()
+        .filter_map(|frame| is_used(frame).transpose())
+        .collect()
+}
+
+/// LRU, SLAB, BUDDY, MMAP, ANON and PGTABLE: include/uapi/linux/kernel-page-flags.h.
+const USED: u64 = 1 << 5 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 26;

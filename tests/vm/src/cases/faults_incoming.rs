@@ -45,7 +45,7 @@ const RECORDED: u64 = 40;
 /// Files of the session "many": one for each point of RETRIEVE_FD.
 const FILES: u64 = 120;
 /// Every other page of them is filled, more than there is room for in the page of the description.
-const PAGES: u64 = 520;
+pub(super) const PAGES: u64 = 520;
 
 const fn page(i: u64) -> Extent {
     Extent {
@@ -75,7 +75,7 @@ fn tables(pages: u64) -> [Extent; 2] {
 const TABLE: u64 = 512 * P;
 
 /// What the file called `token` of a session has: pieces, and a size that no other has.
-fn contents(token: u64, pages: u64) -> (u64, Vec<Extent>) {
+pub(super) fn contents(token: u64, pages: u64) -> (u64, Vec<Extent>) {
     let tables = tables(pages);
     let extents = (0..pages).step_by(2).map(page).chain([folios(pages)]);
     (
@@ -84,8 +84,12 @@ fn contents(token: u64, pages: u64) -> (u64, Vec<Extent>) {
     )
 }
 
-/// Puts files with these tokens into a session.
-fn put(session: &Session, tokens: impl Iterator<Item = u64>, pages: u64) -> Result<()> {
+/// Puts files with these tokens into a session. Gives the files.
+pub(super) fn put(
+    session: &Session,
+    tokens: impl Iterator<Item = u64>,
+    pages: u64,
+) -> Result<Vec<File>> {
     let files: Vec<_> = tokens
         .map(|token| {
             let file = memfd::create(contents(token, pages).0)?;
@@ -102,10 +106,10 @@ fn put(session: &Session, tokens: impl Iterator<Item = u64>, pages: u64) -> Resu
         }
         session.preserve(file, *token)?;
     }
-    Ok(())
+    Ok(files.into_iter().map(|(_, file)| file).collect())
 }
 
-fn is_right(file: &File, token: u64, pages: u64) -> Result<()> {
+pub(super) fn is_right(file: &File, token: u64, pages: u64) -> Result<()> {
     let (size, extents) = contents(token, pages);
     data::check(file, token, size, &extents).with_context(|| format!("token {token}"))
 }

@@ -2,11 +2,14 @@
 
 //! memfds whose pages are not plain pages in memory: swapped out, in large folios, in scattered frames.
 
+use super::common::cgroup::Cgroup;
 use super::common::data::{self, whole, Extent};
 use super::common::luo::Device;
 use super::common::memfd::{self, Mapping};
 use super::common::pages::PAGE;
+use super::races::LONG;
 use crate::ctx::Ctx;
+use crate::process::Child;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use std::fs::File;
@@ -19,6 +22,7 @@ pub const TESTS: &[Test] = &[
     Test::new("swapped_and_let_go", SWAP, &[swap_and_let_go]),
     Test::new("swapped_after_arrival", SWAP, &[hand_on, swap_arrived]),
     Test::new("cut_in_swap", SWAP, &[cut_in_swap, check_cut]),
+    Test::new("cut_in_full_cgroup", SWAP, &[cut_in_full_cgroup]),
     Test::new("huge_folios", Config::new(), &[preserve_huge, check_huge]),
     Test::new(
         "huge_by_advice",
@@ -115,6 +119,17 @@ fn swap_and_let_go(ctx: &mut Ctx) -> Result<()> {
     data::check(&file, 3, SIZE, &[whole(SIZE)])
 }
 
+/// Puts a file of this size out to swap, some of its folios of 64 KiB as such.
+fn swap_out_folios(ctx: &Ctx, file: &File) -> Result<()> {
+    let before = memfd::folios_swapped_out(64)?;
+    swap_out(ctx, file, SIZE)?;
+    ensure!(
+        memfd::folios_swapped_out(64)? > before,
+        "no folio was swapped out as a whole"
+    );
+    Ok(())
+}
+
 /// Where [`cut_in_swap`] cuts: at a page, within a folio of 64 KiB.
 const CUT: u64 = SIZE / 2 + 5 * PAGE as u64;
 
@@ -123,12 +138,7 @@ fn cut_in_swap(ctx: &mut Ctx) -> Result<()> {
     let file = memfd::create(SIZE)?;
     memfd::fill_with_folios(&file, whole(SIZE), 64)?;
     data::fill(&file, 5, whole(SIZE))?;
-    let before = memfd::folios_swapped_out(64)?;
-    swap_out(ctx, &file, SIZE)?;
-    ensure!(
-        memfd::folios_swapped_out(64)? > before,
-        "no folio was swapped out as a whole"
-    );
+    swap_out_folios(ctx, &file)?;
     memfd::truncate(&file, CUT)?;
     memfd::truncate(&file, SIZE)?;
     data::check(&file, 5, SIZE, &[whole(CUT)])?;
@@ -137,6 +147,22 @@ fn cut_in_swap(ctx: &mut Ctx) -> Result<()> {
     session.preserve(&file, 1)?;
     ctx.keep(session);
     Ok(())
+}
+
+/// The same where who pays for the file may have no memory: nobody could end that, neither.
+fn cut_in_full_cgroup(ctx: &mut Ctx) -> Result<()> {
+    let cgroup = Cgroup::new("full")?;
+    let file = memfd::create(SIZE)?;
+    cgroup.run(LONG, || {
+        memfd::fill_with_folios(&file, whole(SIZE), 64)?;
+        data::fill(&file, 5, whole(SIZE))
+    })?;
+    swap_out_folios(ctx, &file)?;
+    cgroup.limit(Some(0))?;
+    Child::run(LONG, || Ok(memfd::truncate(&file, CUT)?)).context("cutting it")?;
+    cgroup.limit(None)?;
+    memfd::truncate(&file, SIZE)?;
+    data::check(&file, 5, SIZE, &[whole(CUT)])
 }
 
 fn check_cut(_: &mut Ctx) -> Result<()> {

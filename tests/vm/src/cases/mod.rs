@@ -19,6 +19,7 @@ mod faults_file;
 mod faults_incoming;
 mod faults_kexec;
 mod faults_memory;
+mod faults_starved;
 mod fds;
 mod flb;
 mod flb_unlinked;
@@ -82,6 +83,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("faults_incoming", faults_incoming::TESTS),
     ("faults_kexec", faults_kexec::TESTS),
     ("faults_memory", faults_memory::TESTS),
+    ("faults_starved", faults_starved::TESTS),
     ("fds", fds::TESTS),
     ("flb", flb::TESTS),
     ("flb_unlinked", flb_unlinked::TESTS),

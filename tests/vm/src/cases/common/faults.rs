@@ -170,6 +170,38 @@ impl Faults {
     }
 }
 
+/// For those who say so, no object can be allocated, until this is dropped. For this thread, all is as before.
+#[derive(Debug)]
+pub struct Starvation(());
+
+impl Starvation {
+    /// So it is once they have allocated this many bytes.
+    pub fn after(bytes: u64) -> Result<Self> {
+        let begun = Self(());
+        set("failslab", "verbose", "0")?;
+        set("failslab", "ignore-gfp-wait", "N")?;
+        set("failslab", "task-filter", "Y")?;
+        set("failslab", "times", "-1")?;
+        set("failslab", "space", &bytes.to_string())?;
+        set("failslab", "probability", "100")?;
+        Ok(begun)
+    }
+
+    /// Says so, for the calling process.
+    pub fn is_mine() -> Result<()> {
+        let path = "/proc/self/make-it-fail";
+        std::fs::write(path, "1").context(path)
+    }
+}
+
+impl Drop for Starvation {
+    fn drop(&mut self) {
+        for (file, value) in [("probability", "0"), ("space", "0"), ("task-filter", "N")] {
+            let _ = set("failslab", file, value);
+        }
+    }
+}
+
 /// The kind of the one failure since the counters were set.
 fn last_failed() -> Result<Kind> {
     for (kind, name) in Kind::ALL {
