@@ -149,7 +149,8 @@ fn cut_in_swap(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The same where who pays for the file may have no memory: nobody could end that, neither.
+/// The same where who pays for the file may have no memory: nobody could end that, neither. But nobody is killed for a page
+/// of which a part goes.
 fn cut_in_full_cgroup(ctx: &mut Ctx) -> Result<()> {
     let cgroup = Cgroup::new("full")?;
     let file = memfd::create(SIZE)?;
@@ -158,11 +159,19 @@ fn cut_in_full_cgroup(ctx: &mut Ctx) -> Result<()> {
         data::fill(&file, 5, whole(SIZE))
     })?;
     swap_out_folios(ctx, &file)?;
-    cgroup.limit(Some(0))?;
-    Child::run(LONG, || Ok(memfd::truncate(&file, CUT)?)).context("cutting it")?;
+    let bystander = Child::holder(|| cgroup.enter())?;
+    cgroup.fill_up()?;
+    let refused = cgroup.events("max")?;
+    // Nothing goes with it that would make room.
+    let cut = SIZE - 11 * PAGE as u64;
+    Child::run(LONG, || Ok(memfd::truncate(&file, cut)?)).context("cutting it")?;
+    ensure!(cgroup.events("max")? > refused, "there was memory");
+    ensure!(cgroup.events("oom_kill")? == 0 && !bystander.has_ended()?);
     cgroup.limit(None)?;
     memfd::truncate(&file, SIZE)?;
-    data::check(&file, 5, SIZE, &[whole(CUT)])
+    data::check(&file, 5, SIZE, &[whole(cut)])?;
+    bystander.kill()?;
+    Ok(())
 }
 
 fn check_cut(_: &mut Ctx) -> Result<()> {

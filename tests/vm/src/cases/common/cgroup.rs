@@ -52,6 +52,16 @@ impl Cgroup {
         std::fs::write(self.0.join("memory.max"), limit).context("memory.max")
     }
 
+    /// Lets it have not a page more than it has now, and put nothing out to swap.
+    pub fn fill_up(&self) -> Result<()> {
+        let set = |file, value: &str| std::fs::write(self.0.join(file), value).context(file);
+        set("memory.swap.max", "0")?;
+        // What the CPUs keep of what was charged goes back.
+        set("memory.high", "0")?;
+        set("memory.high", "max")?;
+        self.limit(Some(self.charged()?))
+    }
+
     /// A value of `memory.stat` in bytes. The kernel brings it up to date every few seconds.
     pub fn stat(&self, key: &str) -> Result<u64> {
         self.value("memory.stat", key)
