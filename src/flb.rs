@@ -102,11 +102,11 @@ pub(crate) struct Pinned {
 }
 
 impl Pinned {
-    /// Pins an FLB; `None` if its module is being unloaded. The caller sees to it that the FLB is
+    /// Pins an FLB; `None` if its module is being loaded or unloaded. The caller sees to it that the FLB is
     /// not unregistered meanwhile.
     pub(crate) fn new(flb: &Arc<dyn AsFlb>) -> Option<Self> {
         Some(Self {
-            _module: ModuleRef::get(flb.as_flb().owner())?,
+            _module: ModuleRef::get_live(flb.as_flb().owner())?,
             flb: flb.clone(),
         })
     }

@@ -255,7 +255,7 @@ impl Handler {
         let handlers = HANDLERS.lock();
         let entry = handlers.iter().find(|entry| matches(&*entry.handler))?;
         fault::point().ok()?;
-        let module = ModuleRef::get(entry.owner)?;
+        let module = ModuleRef::get_live(entry.owner)?;
         entry.files.fetch_add(1, Relaxed);
         Some(Self {
             entry: entry.clone(),

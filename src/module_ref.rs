@@ -2,7 +2,8 @@
 
 //! Keeping a module loaded.
 
-use kernel::{bindings, prelude::*};
+use crate::LuoModule;
+use kernel::{bindings, module::this_module, prelude::*};
 
 /// The module that something lives in; null for the kernel itself.
 #[derive(Clone, Copy)]
@@ -44,6 +45,20 @@ impl ModuleRef {
         let got = unsafe { bindings::try_module_get(owner.0) };
         // INVARIANT: The reference was taken.
         got.then_some(Self(owner))
+    }
+
+    /// The same for who was not called by the module: `None` also as long as its init is not done. That
+    /// may still fail, and then the module goes without a look at its references.
+    ///
+    /// Of this module: what user space can reach is there when nothing of its init can fail any more.
+    pub(crate) fn get_live(owner: Owner) -> Option<Self> {
+        let module = Self::get(owner)?;
+        let is_live = owner.0.is_null() || owner.0 == this_module::<LuoModule>().as_ptr() || {
+            // SAFETY: What names the owner is gone before the module is; its state changes at any time.
+            let state = unsafe { (&raw const (*owner.0).state).read_volatile() };
+            state == bindings::module_state_MODULE_STATE_LIVE
+        };
+        is_live.then_some(module)
     }
 }
 

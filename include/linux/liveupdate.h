@@ -181,10 +181,10 @@ bool liveupdate_enabled(void);
 
 /*
  * Registers a handler, until it is unregistered, which happens before its module
- * goes. It and its callbacks stay what they are until then, and until none of its
- * files is preserved or yet to be finished. -EINVAL if a callback is missing,
- * -EEXIST if the compatible string is taken, -EOPNOTSUPP without an orchestrator,
- * -ENOMEM.
+ * goes. No file leads to it before the init of its module is done. It and its
+ * callbacks stay what they are until then, and until none of its files is preserved
+ * or yet to be finished. -EINVAL if a callback is missing, -EEXIST if the compatible
+ * string is taken, -EOPNOTSUPP without an orchestrator, -ENOMEM.
  */
 int liveupdate_register_file_handler(struct liveupdate_file_handler *fh);
 void liveupdate_unregister_file_handler(struct liveupdate_file_handler *fh);

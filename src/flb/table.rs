@@ -131,7 +131,8 @@ impl Table {
         header.write_to_prefix(&mut page.0).map_err(|_| EINVAL)
     }
 
-    /// All registered FLBs, but for those whose modules are being unloaded: no file depends on them.
+    /// All registered FLBs, but for those whose modules are being loaded or unloaded: no file depends on
+    /// them.
     pub(crate) fn pinned() -> Result<KVec<Pinned>> {
         let registered = REGISTERED.lock();
         let mut all = KVec::with_capacity(registered.len(), GFP_KERNEL)?;

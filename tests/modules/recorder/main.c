@@ -5,6 +5,7 @@
 
 #include "recorder.h"
 
+#include <linux/completion.h>
 #include <linux/debugfs.h>
 #include <linux/err.h>
 #include <linux/io.h>
@@ -14,6 +15,23 @@
 atomic_t rec_live = ATOMIC_INIT(0);
 
 static struct dentry *dir;
+
+static int fails;
+module_param(fails, int, 0444);
+MODULE_PARM_DESC(fails, "1: its init fails after all else, for which this is 2, once somebody writes to \"go\"");
+
+static DECLARE_COMPLETION(may_fail);
+
+static int go(const char *value, const struct kernel_param *param)
+{
+	complete_all(&may_fail);
+	return 0;
+}
+
+static const struct kernel_param_ops go_ops = {
+	.set = go,
+};
+module_param_cb(go, &go_ops, NULL, 0200);
 
 struct rec_page *rec_page_new(u64 id, u64 kind)
 {
@@ -68,8 +86,13 @@ static int __init recorder_init(void)
 	err = rec_flbs_init(dir);
 	if (err)
 		goto no_flbs;
-	return 0;
+	if (!fails)
+		return 0;
 
+	WRITE_ONCE(fails, 2);
+	wait_for_completion_killable(&may_fail);
+	err = -EIO;
+	rec_flbs_exit();
 no_flbs:
 	rec_files_exit();
 no_files:

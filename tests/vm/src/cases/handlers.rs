@@ -5,10 +5,13 @@
 use super::common::command::Command;
 use super::common::luo::{Device, Session};
 use super::common::modules::{self, id_of, text_of, Inserted, Kind, Recorder};
+use super::common::scene::references;
 use super::common::{data, memfd, refused};
+use super::races::LONG;
 use super::writeback;
 use crate::ctx::Ctx;
 use crate::kexec;
+use crate::process::{Child, Said};
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -31,6 +34,7 @@ pub const TESTS: &[Test] = &[
     Test::new("missing", Config::new(), &[hand_on, missing]),
     Test::new("the_same", Config::new(), &[hand_on_same, the_same]),
     Test::new("in_use", Config::new(), &[in_use]),
+    Test::new("still_coming", Config::new(), &[still_coming]),
     Test::new(
         "in_use_after_kexec",
         Config::new(),
@@ -285,6 +289,30 @@ fn in_use(ctx: &mut Ctx) -> Result<()> {
     ensure!(recorder.live()? == 0);
     recorder.remove()?;
     ensure!(!modules::is_inserted(Recorder::NAME));
+    Recorder::new(ctx)?.remove()
+}
+
+/// The init of a module may fail after it has registered all that it has. Until it is done nobody is led there: the module
+/// would go without a look at who still needs it.
+fn still_coming(ctx: &mut Ctx) -> Result<()> {
+    modules::need(ctx, Recorder::NAME)?;
+    let session = Device::open()?.create_session("early")?;
+    let before = references()?;
+    let mut insmod = Child::spawn(|pipe| {
+        let _ = writeln!(pipe, "{:?}", Recorder::insert_to_fail());
+    })?;
+    ctx.wait_for("the end of its init", LONG, Recorder::is_about_to_fail)?;
+    let file = Recorder::open_file(Kind::A, 1)?;
+    refused("its file", session.preserve(&file, 1), Errno::ENOENT)?;
+    // Its module would go with it being open.
+    drop(file);
+    let flbs = std::fs::read_to_string("/sys/kernel/debug/luo/flbs")?;
+    ensure!(!flbs.contains("recorder"), "{flbs:?}");
+    Recorder::let_fail()?;
+    let said = insmod.listen(LONG)?;
+    ensure!(said == Said::Line("Err(EIO)".into()), "{said:?}");
+    ensure!(references()? == before);
+    drop(session);
     Recorder::new(ctx)?.remove()
 }
 

@@ -174,6 +174,26 @@ impl Recorder {
         Ok(file)
     }
 
+    /// Inserts it with an init that fails after all else, once [`Self::let_fail`] is called. Waits for that.
+    pub fn insert_to_fail() -> Result<(), Errno> {
+        let file = File::open(file_of(Self::NAME)).map_err(|_| Errno::ENOENT)?;
+        finit_module(&file, c"fails=1", ModuleInitFlags::empty())
+    }
+
+    /// Whether all that [`Self::insert_to_fail`] has to do is to fail.
+    pub fn is_about_to_fail() -> bool {
+        std::fs::read_to_string(Self::param("fails")).is_ok_and(|text| text == "2\n")
+    }
+
+    /// Lets the init fail.
+    pub fn let_fail() -> Result<()> {
+        std::fs::write(Self::param("go"), "1").context("go")
+    }
+
+    fn param(name: &str) -> String {
+        format!("/sys/module/{}/parameters/{name}", Self::NAME)
+    }
+
     fn debugfs(file: &str) -> PathBuf {
         Path::new("/sys/kernel/debug/luo-recorder").join(file)
     }
