@@ -174,7 +174,8 @@ check-systemd: module
 check-variant: setup
 	@$(PATHS) LUO_OUTPUT=$(BUILD)/check $(HARNESS) check $(LUO_CHECK)
 
-# What `make check` does a little of: so much of it (N=), from the same start as some time before (SEED=).
+# What `make check` does a little of: so much of it (N=), from the same start as some time before (SEED=); or just what
+# `make model` told when it had failed (STEPS=).
 model: N := 1000000
 races: N := 100
 soak: N := 200
@@ -182,7 +183,8 @@ model: LONG_TESTS := model:: --skip memfd_
 races: LONG_TESTS := races_kexec::
 soak: LONG_TESTS := soak::
 $(LONG_GOALS): module
-	@$(PATHS) LUO_OUTPUT=$(BUILD)/$@ $(HARNESS) check --amount $(N) $(if $(SEED),--seed $(SEED)) $(LONG_TESTS)
+	@$(PATHS) LUO_OUTPUT=$(BUILD)/$@ $(HARNESS) check --amount $(N) $(if $(SEED),--seed $(SEED)) \
+		$(if $(STEPS),--steps $(STEPS)) $(LONG_TESTS)
 
 # Hostile bytes for all that is read of a handover: N of them, guided by coverage.
 # What cargo-fuzz passes to rustc, less what is of no use here: a sanitizer, since
@@ -265,7 +267,8 @@ help:
 	@echo 'make check-faults each step of each command fails once'
 	@echo 'make check-intree the tests that go through kexec, with this tree inside of a kernel'"'"'s'
 	@echo 'make check-systemd a Debian system in a VM: our packages, and systemd over live updates'
-	@echo 'make model       random commands (N=1000000), whose answers a model tells beforehand'
+	@echo 'make model       random commands (N=1000000), whose answers a model tells beforehand;'
+	@echo '                 STEPS=<as a failed run tells it> does just those again that showed it'
 	@echo 'make races       kexecs (N=100) in the midst of everything: what was done arrives'
 	@echo 'make soak        live updates (N=200) in a row: nothing is lost, and nothing grows'
 	@echo '                 SEED=<as a failed test tells it> repeats one of these'

@@ -2,8 +2,8 @@
 
 //! Our words on the kernel command line: `luo.stage=N` and `luo.carry=KEY:HEX,KEY:HEX`.
 
+use crate::hex::{from_hex, hex};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// What one kernel tells the next.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -43,9 +43,7 @@ impl Words {
             line.push_str(if i == 0 { " luo.carry=" } else { "," });
             line.push_str(key);
             line.push(':');
-            for byte in value.bytes() {
-                write!(line, "{byte:02x}").expect("a string takes all");
-            }
+            line.push_str(&hex(value.as_bytes()));
         }
         line
     }
@@ -53,10 +51,7 @@ impl Words {
 
 fn parse_pair(pair: &str) -> Option<(String, String)> {
     let (key, hex) = pair.split_once(':')?;
-    let bytes: Option<Vec<u8>> = (0..hex.len() / 2)
-        .map(|i| u8::from_str_radix(hex.get(2 * i..2 * i + 2)?, 16).ok())
-        .collect();
-    Some((key.into(), String::from_utf8(bytes?).ok()?))
+    Some((key.into(), String::from_utf8(from_hex(hex)?).ok()?))
 }
 
 #[cfg(test)]

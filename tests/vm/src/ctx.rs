@@ -63,6 +63,11 @@ impl Ctx {
         self.plan.amount.unwrap_or(default)
     }
 
+    /// What is to be done, and nothing else: what the test told when it had failed, for this.
+    pub fn steps(&self) -> Option<&str> {
+        self.plan.steps.as_deref()
+    }
+
     /// Says that another kernel is to follow, in which this stage runs again: for [`Test::repeated`].
     ///
     /// [`Test::repeated`]: crate::test::Test::repeated

@@ -11,6 +11,7 @@ pub mod ctx;
 pub mod demo;
 pub mod frames;
 pub mod guest;
+pub mod hex;
 pub mod init;
 pub mod kexec;
 pub mod kmsg;

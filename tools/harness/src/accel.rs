@@ -61,6 +61,7 @@ fn boots(folder: &Path, inputs: &Inputs, guest: &Guest) -> Result<bool> {
         zram_mib: 0,
         seed: 0,
         amount: None,
+        steps: None,
     };
     let initramfs = folder.join("initramfs.cpio");
     let base = image::base(guest, inputs, &image::Extras::default())?;

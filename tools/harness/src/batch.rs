@@ -81,6 +81,7 @@ impl Batch {
             zram_mib: self.config.zram_mib,
             seed,
             amount: None,
+            steps: None,
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Options {
     pub seed: u64,
     /// How much the tests do that can do more or less of it.
     pub amount: Option<u64>,
+    /// What a test is to do, and nothing else.
+    pub steps: Option<String>,
     /// What executes the VMs.
     pub accel: Accel,
 }
@@ -177,6 +179,7 @@ impl Run<'_> {
         std::fs::create_dir_all(&logs)?;
         let plan = Plan {
             amount: self.options.amount,
+            steps: self.options.steps.clone(),
             ..batch.plan(
                 self.options.orchestrator,
                 self.options.seed,

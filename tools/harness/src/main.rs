@@ -95,6 +95,9 @@ struct CheckArgs {
     /// How much the tests do that can do more or less of it: commands, kexecs [default: what takes some seconds]
     #[arg(long, env = "LUO_AMOUNT")]
     amount: Option<u64>,
+    /// What a test is to do, and nothing else: as it told it when it had failed
+    #[arg(long, env = "LUO_STEPS")]
+    steps: Option<String>,
 }
 
 #[derive(Args)]
@@ -189,6 +192,7 @@ fn run() -> Result<ExitCode> {
                     .unwrap_or_else(|| inputs.repo.join("build/check")),
                 seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
                 amount: args.amount,
+                steps: args.steps,
                 accel: accel()?,
             };
             let counts = check::check(&inputs, &guest, &options)?;

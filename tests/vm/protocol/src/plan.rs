@@ -103,6 +103,8 @@ pub struct Plan {
     pub seed: u64,
     /// How much a test is to do that can do more or less of it: what that counts is the test's own.
     pub amount: Option<u64>,
+    /// What a test is to do, and nothing else: as it told it when it had failed.
+    pub steps: Option<String>,
 }
 
 impl Plan {

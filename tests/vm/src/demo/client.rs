@@ -4,10 +4,10 @@
 
 use super::service::SOCKET;
 use super::store::Entry;
+use crate::hex::hex;
 use anyhow::{bail, ensure, Context, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -97,11 +97,4 @@ impl Client {
             _ => bail!("the service says {:?}", line.trim_end()),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes all");
-        text
-    })
 }

@@ -159,6 +159,7 @@ impl Run<'_> {
             zram_mib: 0,
             seed: 0,
             amount: None,
+            steps: None,
         };
         let initramfs = logs.join("initramfs.cpio");
         image::write_with_next(&initramfs, &self.base, &plan, &self.inputs.bzimage)?;

@@ -116,6 +116,7 @@ fn plan(orchestrator: Orchestrator, accel: Accel) -> Plan {
         zram_mib: 0,
         seed: 0,
         amount: None,
+        steps: None,
     }
 }
 

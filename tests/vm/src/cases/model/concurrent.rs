@@ -33,7 +33,7 @@ pub fn stage(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn go_on(ctx: &mut Ctx) -> Result<()> {
-    let state = match Baggage::open(ctx)? {
+    let state = match Baggage::open(ctx, false)? {
         Some(Baggage::Concurrent(state)) => state,
         Some(Baggage::Shrink(state)) => return state.go_on(ctx),
         Some(Baggage::Sequential(_)) => bail!("this is of another test"),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Random commands, all of whose answers a model of its own tells beforehand: see `tests/model`. `make model N=` says how
-//! many.
+//! many, and `make model STEPS=` does those few again that it told when it had failed.
 
 pub mod arrival;
 mod call;
@@ -11,6 +11,7 @@ mod hands;
 pub mod owner;
 mod sequential;
 mod shrink;
+mod trial;
 
 use crate::cases::common::luo::{Device, RETRIEVE_SESSION};
 use crate::cases::common::session_by_bytes;
@@ -18,6 +19,7 @@ use crate::ctx::Ctx;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
+use trial::Trial;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
@@ -40,16 +42,25 @@ enum Baggage {
 }
 
 impl Baggage {
-    /// What the previous kernel told this one.
-    fn open(ctx: &Ctx) -> Result<Option<Self>> {
+    /// What the previous kernel told this one, or the first one is told to do; `alone` tells one test's steps from the
+    /// other's.
+    fn open(ctx: &Ctx, alone: bool) -> Result<Option<Self>> {
         let bytes = ctx.baggage()?;
         ensure!(
             ctx.stage() == 1 || bytes.is_some(),
             "a kexec took place that a file was to refuse"
         );
-        Ok(bytes
-            .map(|bytes| postcard::from_bytes(&bytes))
-            .transpose()?)
+        if let Some(bytes) = bytes {
+            return Ok(Some(postcard::from_bytes(&bytes)?));
+        }
+        let Some(word) = ctx.steps() else {
+            return Ok(None);
+        };
+        let trial = Trial::of_word(word)?;
+        if trial.layout.alone != alone {
+            ctx.skip("STEPS= are of another test")?;
+        }
+        Ok(Some(Self::Shrink(shrink::again(trial))))
     }
 
     /// Goes on in the next kernel.
@@ -67,7 +78,10 @@ fn commands(ctx: &Ctx) -> u64 {
 
 /// What to run to have the same commands again: how many the last kernel has depends on how many there are in all.
 fn replay(ctx: &Ctx) -> String {
-    format!("make model N={} SEED={}", commands(ctx), ctx.seed())
+    match ctx.steps() {
+        Some(_) => "make model STEPS=".into(),
+        None => format!("make model N={} SEED={}", commands(ctx), ctx.seed()),
+    }
 }
 
 /// Finishes all sessions that the previous kernel handed over, or those of an owner.

@@ -44,7 +44,7 @@ pub fn stage(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn go_on(ctx: &mut Ctx) -> Result<()> {
-    match Baggage::open(ctx)? {
+    match Baggage::open(ctx, true)? {
         Some(Baggage::Sequential(state)) => run(ctx, state),
         Some(Baggage::Shrink(state)) => state.go_on(ctx),
         Some(Baggage::Concurrent(_)) => bail!("this is of another test"),

@@ -2,9 +2,11 @@
 
 //! From commands of which one was answered wrongly to few that show it. Each try begins in a kernel in which there is
 //! nothing, and is one command at a time: first by itself, and if that never fails, while others do what they like.
+//! The shortest is told as a word, with which it can be done again.
 
 use super::crew::{compare, Crew};
 use super::owner::{Journal, Rivals};
+use super::trial::Trial;
 use super::Baggage;
 use crate::ctx::Ctx;
 use anyhow::{bail, Result};
@@ -36,6 +38,8 @@ struct Shrink {
     rivals: bool,
     /// How often the candidate did not fail.
     passed: u32,
+    /// Whether it is only to be seen if the steps fail.
+    again: bool,
 }
 
 /// Begins with steps that were taken from `start` on, the last of which was answered wrongly.
@@ -47,8 +51,24 @@ pub fn begin(ctx: &mut Ctx, why: String, start: &World, steps: &[Step]) -> Resul
         tries: 0,
         rivals: false,
         passed: 0,
+        again: false,
     };
     shrink.in_next_kernel(ctx, start.layout())
+}
+
+/// Does steps again, in this kernel, in which there is nothing.
+pub fn again(trial: Trial) -> State {
+    let shrink = Shrink {
+        why: format!("{} commands of STEPS=", trial.steps.len()),
+        shrinker: Shrinker::new(trial.steps),
+        at: 0,
+        tries: 0,
+        rivals: trial.rivals,
+        passed: 0,
+        again: true,
+    };
+    let world = World::new(trial.layout, 0);
+    State { world, shrink }
 }
 
 impl State {
@@ -82,8 +102,11 @@ impl Shrink {
                     let shrink = self;
                     return Baggage::Shrink(State { world, shrink }).hand_on(ctx);
                 }
-                if compare(ctx, &mut crew, &mut world, step)?.is_err() {
+                if let Err(why) = compare(ctx, &mut crew, &mut world, step)? {
                     failed = Some(self.at);
+                    if self.again {
+                        self.why = format!("command {} of STEPS=: {why}", self.at);
+                    }
                     break;
                 }
             }
@@ -96,14 +119,24 @@ impl Shrink {
                 return self.in_next_kernel(ctx, world.layout());
             }
         }
-        bail!("{}", self.verdict())
+        let verdict = self.verdict(world.layout())?;
+        if self.again && self.shrinker.shortest().is_none() {
+            ctx.figure(&verdict);
+            return Ok(());
+        }
+        bail!("{verdict}")
     }
 
     /// What to try next, if there is anything more to try.
     fn candidate(&mut self, layout: &Layout) -> Option<Vec<Step>> {
+        // It is as short as it gets.
+        if self.again && self.shrinker.shortest().is_some() {
+            return None;
+        }
         let candidate = self.shrinker.candidate();
         // Alone it did not fail: it takes the others.
         if candidate.is_none()
+            && !self.again
             && !layout.alone
             && !self.rivals
             && self.shrinker.shortest().is_none()
@@ -135,27 +168,35 @@ impl Shrink {
     }
 
     /// What was found out.
-    fn verdict(&self) -> String {
+    fn verdict(&self, layout: &Layout) -> Result<String> {
+        let (why, tries) = (&self.why, self.tries);
         let beside = if self.rivals {
             " while others are at work"
         } else {
             ""
         };
-        let found = match self.shrinker.shortest() {
-            Some(steps) => {
-                let steps: Vec<_> = steps.iter().map(|step| format!("\n  {step}")).collect();
-                format!(
-                    "{} of the commands are enough{beside}, by {} tries:{}",
-                    steps.len(),
-                    self.tries,
-                    steps.concat()
-                )
-            }
-            None => format!(
-                "its commands did not fail again, by {} tries{beside}",
-                self.tries
-            ),
+        let Some(steps) = self.shrinker.shortest() else {
+            return Ok(match self.again {
+                true => format!("{why}, answered as they should be by {tries} tries{beside}"),
+                false => {
+                    format!("{why}\nits commands did not fail again, by {tries} tries{beside}")
+                }
+            });
         };
-        format!("{}\n{found}", self.why)
+        let list: String = steps.iter().map(|step| format!("\n  {step}")).collect();
+        if self.again {
+            return Ok(format!("{why}\nat the end of these{beside}:{list}"));
+        }
+        let count = steps.len();
+        let trial = Trial {
+            layout: layout.clone(),
+            rivals: self.rivals,
+            steps: steps.to_vec(),
+        };
+        let word = trial.to_word()?;
+        Ok(format!(
+            "{why}\n{count} of the commands are enough{beside}, by {tries} tries:{list}\n\
+             to do these again: make model STEPS={word}"
+        ))
     }
 }
