@@ -21,6 +21,7 @@ pub mod modules;
 pub mod nobody;
 pub mod owned;
 pub mod pages;
+pub mod passing;
 pub mod scene;
 pub mod seen;
 pub mod stalled;

@@ -13,13 +13,14 @@ use crate::cases::common::luo::{
 };
 use crate::cases::common::memfd;
 use crate::cases::common::modules::{Kind, Recorder};
+use crate::cases::common::passing;
 use luo_model::{
     Answer, Command, DeviceRequest, Errno, FileEntry, FileKind, Name, Request, SessionState, Shape,
     Slot, Told,
 };
-use nix::sys::socket::{recvmsg, sendmsg, ControlMessage, ControlMessageOwned, MsgFlags};
+use nix::sys::socket::MsgFlags;
 use std::fs::{File, OpenOptions};
-use std::io::{IoSlice, IoSliceMut, Read};
+use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
@@ -201,29 +202,13 @@ impl<'a> Hands<'a> {
     }
 
     fn send(&self, slot: Slot) -> Answer {
-        let fd = [self.fd(slot)];
-        let into = self.mailbox.into.as_raw_fd();
-        let rights = [ControlMessage::ScmRights(&fd)];
-        let byte = [IoSlice::new(&[0])];
-        let sent = sendmsg::<()>(into, &byte, &rights, MsgFlags::MSG_DONTWAIT, None);
+        let sent = passing::send(&self.mailbox.into, self.fd(slot));
         done(sent).map(|()| Told::Nothing)
     }
 
     fn receive(&self, slot: Slot) -> Answer {
-        let mut byte = [0];
-        let mut bytes = [IoSliceMut::new(&mut byte)];
-        let mut room = nix::cmsg_space!(RawFd);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let out_of = self.mailbox.out_of.as_raw_fd();
-        let got = recvmsg::<()>(out_of, &mut bytes, Some(&mut room), flags).map_err(errno)?;
-        for message in got.cmsgs().map_err(errno)? {
-            if let ControlMessageOwned::ScmRights(fds) = message {
-                for fd in fds {
-                    // SAFETY: the kernel just made this descriptor for us.
-                    self.put(slot, unsafe { OwnedFd::from_raw_fd(fd) });
-                }
-            }
-        }
+        let received = passing::receive(&self.mailbox.out_of, MsgFlags::MSG_DONTWAIT);
+        self.put(slot, received.map_err(errno)?);
         Ok(Told::Nothing)
     }
 
