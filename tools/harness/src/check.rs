@@ -22,8 +22,8 @@ use std::time::Duration;
 /// What was asked for.
 #[derive(Debug)]
 pub struct Options {
-    /// Only tests whose name contains this.
-    pub filter: Option<String>,
+    /// Only tests whose name contains one of these, if there are any.
+    pub filters: Vec<String>,
     /// No tests whose name contains one of these.
     pub skip: Vec<String>,
     /// Only tests of several kernels.
@@ -114,7 +114,7 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
 
 fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
     let wanted = |test: &TestInfo| {
-        let named = |part: &Option<String>| part.as_ref().map(|part| test.name.contains(part));
+        let named = |parts: &[String]| parts.iter().any(|part| test.name.contains(part));
         let can = match options.orchestrator {
             // There is no other in that kernel, and no module to insert.
             Orchestrator::BuiltIn => {
@@ -123,8 +123,8 @@ fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
             }
             _ => true,
         };
-        can && named(&options.filter).unwrap_or(true)
-            && !options.skip.iter().any(|part| test.name.contains(part))
+        can && (options.filters.is_empty() || named(&options.filters))
+            && !named(&options.skip)
             && (!options.kexec || test.stages > 1)
             && (!test.config.recorder || options.recorder)
             && (!test.config.faults || options.faults)

@@ -60,8 +60,8 @@ enum Command {
 
 #[derive(Args)]
 struct CheckArgs {
-    /// Only tests whose name contains this
-    filter: Option<String>,
+    /// Only tests whose name contains one of these
+    filters: Vec<String>,
     /// VMs at a time
     #[arg(long, env = "LUO_JOBS", default_value_t = 2)]
     jobs: usize,
@@ -178,7 +178,7 @@ fn run() -> Result<ExitCode> {
     let good = match cli.command {
         Command::Check(args) => {
             let options = check::Options {
-                filter: args.filter,
+                filters: args.filters,
                 skip: args.skip,
                 cmdline: args.cmdline,
                 more_memory_mib: args.more_memory,
