@@ -110,17 +110,26 @@ impl Child {
 
     /// Does something in a child process, and waits for its end. An error is that of `body`, or tells how the child ended.
     pub fn run(timeout: Duration, body: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut child = Self::spawn(|pipe| {
+        Self::start(body)?.done(timeout)
+    }
+
+    /// A child process that does something: [`Child::done`] tells how it went.
+    pub fn start(body: impl FnOnce() -> Result<()>) -> Result<Self> {
+        Self::spawn(|pipe| {
             let said = match body() {
                 Ok(()) => DONE.to_string(),
                 Err(err) => format!("{err:#}"),
             };
             let _ = writeln!(pipe, "{said}");
-        })?;
-        match child.listen(timeout)? {
-            Said::Line(line) if line == DONE => child.wait().map(drop),
+        })
+    }
+
+    /// Waits for its end. An error is that of what it did, or tells how it ended.
+    pub fn done(mut self, timeout: Duration) -> Result<()> {
+        match self.listen(timeout)? {
+            Said::Line(line) if line == DONE => self.wait().map(drop),
             Said::Line(line) => bail!("{line}"),
-            Said::Ended => bail!("the child process ended: {:?}", child.wait()?),
+            Said::Ended => bail!("the child process ended: {:?}", self.wait()?),
             Said::Late => bail!("not done within {} s", timeout.as_secs()),
         }
     }

@@ -6,11 +6,13 @@
 //! explained if there is one order of all steps, in which no step comes before one that had ended when it began, and in
 //! which the model gives each of these answers.
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
+use nix::time::{clock_gettime, ClockId};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::time::Instant;
+use std::time::Duration;
 
 /// What should happen if one step came after the other.
 pub trait Model: Clone + Eq + Hash {
@@ -21,16 +23,28 @@ pub trait Model: Clone + Eq + Hash {
     fn take(&mut self, step: &Self::Step) -> bool;
 }
 
+/// A moment, by the clock that all processes have.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+        Self(now.expect("a clock that every kernel has").into())
+    }
+}
+
 /// A step and when it was taken.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Timed<S> {
-    from: Instant,
-    to: Instant,
+    from: Moment,
+    to: Moment,
     step: S,
 }
 
 /// The steps of one thread.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Log<S>(Vec<Timed<S>>);
 
 impl<S> Log<S> {
@@ -42,13 +56,22 @@ impl<S> Log<S> {
     /// Does something, and notes it as the steps that `told` makes of the answer. Several steps come in that order,
     /// with others of other threads between them.
     pub fn note<R>(&mut self, act: impl FnOnce() -> R, told: impl FnOnce(&R) -> Vec<S>) -> R {
-        let from = Instant::now();
+        let from = Moment::now();
         let answer = act();
-        let to = Instant::now();
-        let steps = told(&answer);
+        let to = Moment::now();
+        self.add((from, to), told(&answer));
+        answer
+    }
+
+    /// Notes steps that were taken between two moments.
+    pub fn add(&mut self, (from, to): (Moment, Moment), steps: Vec<S>) {
         let timed = steps.into_iter().map(|step| Timed { from, to, step });
         self.0.extend(timed);
-        answer
+    }
+
+    /// The steps.
+    pub fn steps(&self) -> impl Iterator<Item = &S> {
+        self.0.iter().map(|timed| &timed.step)
     }
 
     /// The same for what is one step.
@@ -66,6 +89,17 @@ pub fn explain<M: Model>(start: M, threads: &[Log<M::Step>]) -> Result<()> {
     };
     ensure!(search.run(start), "{}", search.complaint());
     Ok(())
+}
+
+/// Fails unless the model can explain one of these, where it is not known what the threads did. The error is about the
+/// first.
+pub fn explain_one<M: Model>(start: &M, histories: &[Vec<Log<M::Step>>]) -> Result<()> {
+    let mut explained = histories.iter().map(|it| explain(start.clone(), it));
+    let first = explained.next().context("no history")?;
+    match first.is_ok() || explained.any(|other| other.is_ok()) {
+        true => Ok(()),
+        false => first,
+    }
 }
 
 struct Search<'a, M: Model> {
@@ -154,8 +188,7 @@ mod tests {
     }
 
     fn log(steps: Vec<(u64, u64, Step)>) -> Log<Step> {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
+        let at = |ms| Moment(Duration::from_millis(ms));
         Log(steps
             .into_iter()
             .map(|(from, to, step)| Timed {

@@ -69,7 +69,7 @@ fn run(ctx: &mut Ctx, mut state: State, journal: &Journal, owners: &mut Vec<Owne
     let device = Device::open()?;
     let format = text(&device.info()?.memfd_format);
     let live_updates = ctx.stage() as u64 - 1;
-    let total = commands(ctx) * 3 / 4;
+    let total = commands(ctx) * 3 / 8;
     let steps = PART.min((total - state.done).div_ceil(OWNERS as u64));
     let seed = ctx.seed().wrapping_add(live_updates << 32);
     owners.extend((0..OWNERS).map(|owner| Owner::new(owner, state.worlds[owner].clone(), seed)));

@@ -4,7 +4,7 @@
 //! many, and `make model STEPS=` does those few again that it told when it had failed.
 
 pub mod arrival;
-mod call;
+pub mod call;
 mod concurrent;
 mod crew;
 mod hands;
@@ -71,9 +71,10 @@ impl Baggage {
     }
 }
 
-/// How many commands there are to be in all: a quarter of them one at a time, the others at the same time.
-fn commands(ctx: &Ctx) -> u64 {
-    ctx.amount(24_000)
+/// How many commands there are to be in all: an eighth of them one at a time, three eighths at the same time, by owners
+/// of which each has its own, and half of them to sessions that all have: see [`super::concurrent`].
+pub fn commands(ctx: &Ctx) -> u64 {
+    ctx.amount(48_000)
 }
 
 /// What to run to have the same commands again: how many the last kernel has depends on how many there are in all.

@@ -62,7 +62,7 @@ fn run(ctx: &mut Ctx, state: State) -> Result<()> {
         mut answers,
     } = state;
     let done: u64 = answers.values().flat_map(BTreeMap::values).sum();
-    let total = commands(ctx) / 4;
+    let total = commands(ctx) / 8;
     let kernel = ctx.stage() as u64;
     let part = (PART * kernel).min(LONGEST_PART).min(total - done);
     let start = world.clone();
