@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
@@ -44,20 +45,50 @@ pub fn scratch() -> Result<Vec<Range<u64>>> {
 
 /// Which of these frames are free, or in somebody's use: of a file or a process, or the kernel's own.
 pub fn in_use(frames: &[u64]) -> Result<Vec<u64>> {
+    flagged(frames, USED)
+}
+
+/// How many pages the kernel itself has that are charged to the cgroup with this inode: those that are neither of files nor
+/// of processes, nor full of small objects, each of which is charged by itself.
+pub fn of_kernel(cgroup: u64) -> Result<usize> {
+    const PATH: &str = "/proc/kpagecgroup";
+    let mut owners = File::open(PATH).context(PATH)?;
+    let mut bytes = vec![0; 1 << 20];
+    let (mut frame, mut charged) = (0, Vec::new());
+    loop {
+        let len = owners.read(&mut bytes).context(PATH)?;
+        if len == 0 {
+            break;
+        }
+        for owner in bytes[..len].chunks_exact(8) {
+            if owner == cgroup.to_ne_bytes() {
+                charged.push(frame);
+            }
+            frame += 1;
+        }
+    }
+    let others = flagged(&charged, USED | SWAPBACKED)?.len();
+    Ok(charged.len() - others)
+}
+
+/// Those of these frames that have any of these flags.
+fn flagged(frames: &[u64], wanted: u64) -> Result<Vec<u64>> {
     const PATH: &str = "/proc/kpageflags";
     let flags = File::open(PATH).context(PATH)?;
-    let is_used = |&frame: &u64| -> Result<Option<u64>> {
+    let has_one = |&frame: &u64| -> Result<Option<u64>> {
         let mut word = [0; 8];
         flags
             .read_exact_at(&mut word, frame * 8)
             .with_context(|| format!("{PATH} of frame {frame:#x}"))?;
-        Ok((u64::from_ne_bytes(word) & USED != 0).then_some(frame))
+        Ok((u64::from_ne_bytes(word) & wanted != 0).then_some(frame))
     };
     frames
         .iter()
-        .filter_map(|frame| is_used(frame).transpose())
+        .filter_map(|frame| has_one(frame).transpose())
         .collect()
 }
 
 /// LRU, SLAB, BUDDY, MMAP, ANON and PGTABLE: include/uapi/linux/kernel-page-flags.h.
 const USED: u64 = 1 << 5 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 26;
+/// A page of a process or of a file in memory has it from the beginning, and is not in an LRU list for a while.
+const SWAPBACKED: u64 = 1 << 14;

@@ -5,7 +5,7 @@
 
 use super::common::data::{self, Extent};
 use super::common::ext::{NORMAL, PREPARED};
-use super::common::faults::{Points, Sweep};
+use super::common::faults::{self, Points, Sweep};
 use super::common::luo::Session;
 use super::common::memfd;
 use super::common::modules::Kind;
@@ -17,7 +17,6 @@ use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::fs::File;
-use std::time::Instant;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
@@ -135,22 +134,31 @@ fn prepare(ctx: &Ctx, scene: &Scene) -> Result<Points> {
 
 /// Closing a session cannot fail: whatever does, all of it is let go.
 fn close(ctx: &Ctx, scene: &Scene, file: &File) -> Result<Points> {
-    let mut points = Points::default();
-    let state = || Ok::<_, anyhow::Error>(format!("{}, {}", scene.state()?, free(file)?));
-    let before = state()?;
-    let start = Instant::now();
-    for nth in 1.. {
+    let session = || -> Result<Session> {
         let session = scene.device.create_session("one")?;
         session.preserve(file, 1)?;
-        let ((), failed) = scene.faults.inject(nth, || drop(session))?;
-        let at = || format!("close, point {nth}, {failed:?}");
-        let now = state().with_context(at)?;
-        ensure!(now == before, "{}: {now} instead of {before}", at());
-        let Some(kind) = failed else { break };
-        points.count(kind, true);
-    }
-    points.report(ctx, "close", start);
-    Ok(points)
+        Ok(session)
+    };
+    let state = || Ok::<_, anyhow::Error>(format!("{}, {}", scene.state()?, free(file)?));
+    faults::leaving_nothing(
+        ctx,
+        "close",
+        || session().map(drop),
+        || {
+            let mut points = Points::default();
+            let before = state()?;
+            for nth in 1.. {
+                let session = session()?;
+                let ((), failed) = scene.faults.inject(nth, || drop(session))?;
+                let at = || format!("close, point {nth}, {failed:?}");
+                let now = state().with_context(at)?;
+                ensure!(now == before, "{}: {now} instead of {before}", at());
+                let Some(kind) = failed else { break };
+                points.count(kind, true);
+            }
+            Ok(points)
+        },
+    )
 }
 
 fn with_flbs(ctx: &mut Ctx) -> Result<()> {

@@ -5,7 +5,7 @@
 
 use super::common::data::{self, Extent};
 use super::common::ext::{ORDERED, UPDATED};
-use super::common::faults::{self, Faults, Points, Sweep, INSMOD_LOG};
+use super::common::faults::{self, Faults, Points, Sweep, INSMOD_LOG, LUO};
 use super::common::luo::{Device, Session};
 use super::common::memfd;
 use super::common::modules::{id_of, Kind, Recorder};
@@ -156,12 +156,13 @@ fn leave_few(ctx: &mut Ctx) -> Result<()> {
 
 fn insmod(ctx: &mut Ctx) -> Result<()> {
     let owned = Owned::now()?;
-    faults::insmod(ctx, &Faults::new()?, c"", || {
+    let check = || {
         let (sessions, total) = Device::open()?.list_sessions(0, 8)?;
         let files: u64 = sessions.iter().map(|entry| entry.nr_files).sum();
         ensure!((total, files) == (2, 4), "{total} sessions, {files} files");
         Ok(())
-    })?;
+    };
+    LUO.run(ctx, &Faults::new()?, check, || Ok(()))?;
     ctx.rmmod()?;
     owned.expect_no_more(ctx, "after insmod and rmmod")?;
     ctx.insmod("")?;
@@ -222,7 +223,7 @@ fn retrieve_sessions(ctx: &Ctx, scene: &Scene) -> Result<()> {
         is_right(&session.retrieve(i)?, i, 2)?;
         session.finish()?;
         if failed.is_none() {
-            points.report(ctx, "RETRIEVE_SESSION", start);
+            points.report(ctx, "RETRIEVE_SESSION", start)?;
             return Ok(());
         }
     }
@@ -327,7 +328,7 @@ fn finish_pairs(
             } else {
                 "FINISH"
             };
-            points.report(ctx, what, start);
+            points.report(ctx, what, start)?;
             ctx.figure(&format!(
                 "{what}: {kept} times what nobody wanted was kept until the next kexec"
             ));
@@ -376,7 +377,7 @@ fn retrieve_recorded(ctx: &Ctx, scene: &Scene) -> Result<()> {
             }
         }
         if failed.is_none() {
-            points.report(ctx, "RETRIEVE_FD with FLBs", start);
+            points.report(ctx, "RETRIEVE_FD with FLBs", start)?;
             return Ok(session.finish()?);
         }
     }
@@ -426,7 +427,7 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
             }
         }
         if failed.is_none() {
-            points.report(ctx, "RETRIEVE_FD", start);
+            points.report(ctx, "RETRIEVE_FD", start)?;
             ctx.figure(&format!(
                 "RETRIEVE_FD: {lost} of the errors are final for their file"
             ));

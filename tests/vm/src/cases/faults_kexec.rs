@@ -2,9 +2,11 @@
 
 //! Every step of freeze fails once: then reboot(KEXEC) fails and all is as before, until it jumps and all arrives.
 
+use super::common::cgroup::Cgroup;
 use super::common::data::{self, Extent};
 use super::common::ext::{self, NORMAL};
 use super::common::faults::{Faults, Points};
+use super::common::held::{self, Held};
 use super::common::luo::{Device, Session};
 use super::common::memfd::{self, Mapping};
 use super::common::modules::{id_of, Kind, Recorder};
@@ -160,24 +162,34 @@ impl Work {
     }
 }
 
-fn freeze(ctx: &mut Ctx) -> Result<()> {
-    let mut work = Work::new(ctx)?;
-    ctx.kexec_load()?;
-    // With nothing to be found, what is preserved stays the same to the page.
+/// With nothing to be found, what is preserved stays the same to the page, and what else the kernel has for it. Returns the
+/// first number for which there is no point.
+fn each_point(work: &mut Work, ctx: &mut Ctx, cgroup: &Cgroup) -> Result<u32> {
+    work.hold_back()?;
+    let failed = work.attempt(ctx, u32::MAX >> 1)?;
+    ensure!(!failed, "that point should not exist");
     let kept = work.recorder.kept()?;
-    let mut last = 1;
-    loop {
+    let held = Held::now(cgroup)?;
+    for nth in 1.. {
         work.hold_back()?;
-        if !work.attempt(ctx, last)? {
-            break;
+        if !work.attempt(ctx, nth)? {
+            ensure!(nth > 1, "nothing of reboot(KEXEC) can fail");
+            held.expect_no_more(ctx, "reboot(KEXEC)")?;
+            return Ok(nth);
         }
         let now = work.recorder.kept()?;
         ensure!(
             now == kept,
-            "point {last}: KHO has {now:?} instead of {kept:?}"
+            "point {nth}: KHO has {now:?} instead of {kept:?}"
         );
-        last += 1;
     }
+    bail!("there is no end to it")
+}
+
+fn freeze(ctx: &mut Ctx) -> Result<()> {
+    let mut work = Work::new(ctx)?;
+    ctx.kexec_load()?;
+    let last = held::charged(|cgroup| each_point(&mut work, ctx, cgroup))?;
     ctx.figure(&format!("reboot(KEXEC): {}", work.points));
     let mut nth = 1;
     loop {

@@ -2,10 +2,12 @@
 
 //! A memory cgroup, and processes in it.
 
+use crate::frames;
 use crate::process::Child;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +67,14 @@ impl Cgroup {
     /// A value of `memory.stat` in bytes. The kernel brings it up to date every few seconds.
     pub fn stat(&self, key: &str) -> Result<u64> {
         self.value("memory.stat", key)
+    }
+
+    /// How many pages the kernel has for those in it, but for those of small objects.
+    pub fn kernel_pages(&self) -> Result<usize> {
+        let inode = std::fs::metadata(&self.0)
+            .context("a cgroup's inode")?
+            .ino();
+        frames::of_kernel(inode)
     }
 
     /// `memory.current`, in bytes.

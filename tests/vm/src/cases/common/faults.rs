@@ -3,7 +3,8 @@
 //! The kernel's fault injection: each step of a system call that may fail does so once, in turn
 //! (Documentation/fault-injection in the kernel's sources).
 
-use super::modules::is_inserted;
+use super::held::{self, Held};
+use super::modules;
 use crate::ctx::Ctx;
 use crate::kmsg::Log;
 use anyhow::{bail, ensure, Context, Result};
@@ -78,10 +79,12 @@ impl Points {
         self.absorbed += u32::from(is_absorbed);
     }
 
-    /// Shows how many there were of this call, and how long it took since then.
-    pub fn report(&self, ctx: &Ctx, what: &str, start: Instant) {
+    /// Shows how many there were of this call, and how long it took since then. Fails if there was none.
+    pub fn report(&self, ctx: &Ctx, what: &str, start: Instant) -> Result<()> {
         let seconds = start.elapsed().as_secs_f64();
         ctx.figure(&format!("{what}: {self} ({seconds:.1} s)"));
+        ensure!(self.total() > 0, "{what}: nothing of it can fail");
+        Ok(())
     }
 
     /// Those after which the call went well all the same.
@@ -228,6 +231,25 @@ fn set(name: &str, file: &str, value: &str) -> Result<()> {
     std::fs::write(&path, value).with_context(|| path.display().to_string())
 }
 
+/// Lets each point of a call fail, as `each_point` does it, and fails if the kernel holds a page more then. `first` is a
+/// call before: it finds things to be made that stay.
+pub fn leaving_nothing(
+    ctx: &Ctx,
+    what: &str,
+    first: impl FnOnce() -> Result<()>,
+    each_point: impl FnOnce() -> Result<Points>,
+) -> Result<Points> {
+    held::charged(|cgroup| {
+        first().context("before any fault")?;
+        let held = Held::now(cgroup)?;
+        let start = Instant::now();
+        let points = each_point()?;
+        points.report(ctx, what, start)?;
+        held.expect_no_more(ctx, what)?;
+        Ok(points)
+    })
+}
+
 type Check<'a, T> = Box<dyn Fn(&T) -> Result<()> + 'a>;
 
 /// A call, each point of which is to fail once.
@@ -261,23 +283,27 @@ impl<'a, T> Sweep<'a, T> {
         Self { undo, ..self }
     }
 
-    /// Does it. `state` is all that can be seen, and must be as before when the call has failed or was undone.
+    /// Does it. `state` is all that can be seen, and must be as before when the call has failed or was undone. Nor may the
+    /// kernel hold more than before.
     pub fn run(
         self,
         ctx: &Ctx,
         faults: &Faults,
         state: impl Fn() -> Result<String>,
     ) -> Result<Points> {
-        let mut points = Points::default();
-        // Once before: the first call finds things to be made that stay.
-        self.plain().context("before any fault")?;
+        let first = || self.plain();
+        leaving_nothing(ctx, self.what, first, || self.each_point(faults, state))
+    }
+
+    /// Each point fails once.
+    fn each_point(&self, faults: &Faults, state: impl Fn() -> Result<String>) -> Result<Points> {
         let before = state()?;
         let same = || -> Result<()> {
             let now = state()?;
             ensure!(now == before, "{now} instead of {before}");
             Ok(())
         };
-        let start = Instant::now();
+        let mut points = Points::default();
         for nth in 1.. {
             let injected = faults.inject(nth, &self.call);
             let (result, failed) =
@@ -300,7 +326,6 @@ impl<'a, T> Sweep<'a, T> {
                 break;
             }
         }
-        points.report(ctx, self.what, start);
         Ok(points)
     }
 
@@ -320,44 +345,65 @@ impl<'a, T> Sweep<'a, T> {
 /// a file in KHO's debugfs.
 pub const INSMOD_LOG: &[&str] = &["at event_define_fields", "at kho_add_subtree"];
 
-/// Inserts luo.ko, each point of which fails once; it stays inserted. Whenever it came in, `check` is called.
-pub fn insmod(
-    ctx: &Ctx,
-    faults: &Faults,
-    params: &CStr,
-    check: impl Fn() -> Result<()>,
-) -> Result<Points> {
-    let file = File::open("/luo.ko")?;
-    let mut points = Points::default();
-    let start = Instant::now();
-    let mut log = Log::from_now()?;
-    for nth in 1.. {
-        let insert = || finit_module(&file, params, ModuleInitFlags::empty());
-        let (result, failed) = faults.inject(nth, insert)?;
-        let at = || format!("insmod, point {nth}, {failed:?}: {result:?}");
-        if let Some(kind) = failed {
-            points.count(kind, result.is_ok());
+/// A module, each point of whose insmod is to fail once.
+pub struct Insmod<'a> {
+    /// The module: `luo` or one of those on top of it.
+    pub name: &'a str,
+    /// Its parameters.
+    pub params: &'a CStr,
+}
+
+/// The module that all of this is about.
+pub const LUO: Insmod = Insmod {
+    name: "luo",
+    params: c"",
+};
+
+impl Insmod<'_> {
+    /// Inserts it, again and again; it stays inserted. Whenever it came in, `check` is called, and whenever it did not,
+    /// `same`: whether all is as before.
+    pub fn run(
+        &self,
+        ctx: &Ctx,
+        faults: &Faults,
+        check: impl Fn() -> Result<()>,
+        same: impl Fn() -> Result<()>,
+    ) -> Result<Points> {
+        let path = modules::file_of(self.name);
+        let file = File::open(&path).with_context(|| path.display().to_string())?;
+        let mut points = Points::default();
+        let start = Instant::now();
+        let mut log = Log::from_now()?;
+        for nth in 1.. {
+            let insert = || finit_module(&file, self.params, ModuleInitFlags::empty());
+            let (result, failed) = faults.inject(nth, insert)?;
+            let at = || format!("insmod {}, point {nth}, {failed:?}: {result:?}", self.name);
+            if let Some(kind) = failed {
+                points.count(kind, result.is_ok());
+            }
+            // That there was no memory is no fault of what the previous kernel left.
+            let lines = log.lines()?;
+            let refused = lines.iter().find(|line| line.contains("refused"));
+            ensure!(refused.is_none(), "{}: {refused:?}", at());
+            match (result, failed) {
+                (Ok(()), None) => {
+                    check().with_context(at)?;
+                    break;
+                }
+                (Ok(()), Some(_)) => {
+                    check().with_context(at)?;
+                    modules::remove(self.name).with_context(at)?;
+                }
+                (Err(errno), Some(kind)) => {
+                    ensure!(kind.explains(errno), "{}", at());
+                    let is_there = modules::is_inserted(self.name);
+                    ensure!(!is_there, "{}: it is still there", at());
+                }
+                (Err(_), None) => bail!("{}", at()),
+            }
+            same().with_context(|| format!("{}, undone", at()))?;
         }
-        // That there was no memory is no fault of what the previous kernel left.
-        let lines = log.lines()?;
-        let refused = lines.iter().find(|line| line.contains("refused"));
-        ensure!(refused.is_none(), "{}: {refused:?}", at());
-        match (result, failed) {
-            (Ok(()), None) => {
-                check().with_context(at)?;
-                break;
-            }
-            (Ok(()), Some(_)) => {
-                check().with_context(at)?;
-                ctx.rmmod().with_context(at)?;
-            }
-            (Err(errno), Some(kind)) => {
-                ensure!(kind.explains(errno), "{}", at());
-                ensure!(!is_inserted("luo"), "{}: it is still there", at());
-            }
-            (Err(_), None) => bail!("{}", at()),
-        }
+        points.report(ctx, &format!("insmod {}", self.name), start)?;
+        Ok(points)
     }
-    points.report(ctx, "insmod", start);
-    Ok(points)
 }

@@ -9,6 +9,7 @@ pub mod debugfs;
 pub mod ext;
 pub mod faults;
 pub mod forger;
+pub mod held;
 pub mod history;
 pub mod in_the_way;
 pub mod journal;

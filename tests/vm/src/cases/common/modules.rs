@@ -13,8 +13,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-fn file_of(name: &str) -> PathBuf {
-    Path::new("/modules").join(name).with_extension("ko")
+/// Where the VM has a module.
+pub fn file_of(name: &str) -> PathBuf {
+    let folder = if name == "luo" { "/" } else { "/modules" };
+    Path::new(folder).join(name).with_extension("ko")
 }
 
 /// True if the module is inserted.

@@ -19,10 +19,11 @@ fn is_ours(line: &str) -> bool {
     line.ends_with("[luo]") || line.starts_with("0x")
 }
 
-/// Whether a line of a stack is of an object with a cache of its own. What is asked for below it the allocator keeps for
-/// itself: a sheaf, in which free objects of that cache are.
+/// Whether a line of a stack is of an object with a cache of its own, or of the list of those who are charged for the
+/// objects of a slab. What is asked for below it the allocator keeps for itself: a sheaf, in which free objects of that
+/// cache are, or that list.
 fn is_in_allocator(line: &str) -> bool {
-    ["kmem_cache_alloc", "kmem_cache_free"]
+    ["kmem_cache_alloc", "kmem_cache_free", "alloc_slab_obj_exts"]
         .iter()
         .any(|name| line.starts_with(name))
 }
