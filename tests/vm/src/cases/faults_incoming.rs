@@ -6,6 +6,7 @@
 use super::common::data::{self, Extent};
 use super::common::ext::{ORDERED, UPDATED};
 use super::common::faults::{self, Faults, Points, Sweep, INSMOD_LOG, LUO};
+use super::common::held::Growth;
 use super::common::luo::{Device, Session};
 use super::common::memfd;
 use super::common::modules::{id_of, Kind, Recorder};
@@ -223,8 +224,7 @@ fn retrieve_sessions(ctx: &Ctx, scene: &Scene) -> Result<()> {
         is_right(&session.retrieve(i)?, i, 2)?;
         session.finish()?;
         if failed.is_none() {
-            points.report(ctx, "RETRIEVE_SESSION", start)?;
-            return Ok(());
+            return points.report(ctx, "RETRIEVE_SESSION", start);
         }
     }
     bail!("more than {SINGLE} points: {points}")
@@ -290,6 +290,12 @@ fn finish_pairs(
     let unrestored = || Ok::<_, anyhow::Error>(scene.recorder.unrestored()?.0);
     let mut points = Points::default();
     let mut kept = 0;
+    let what = if recorded {
+        "FINISH, FLBs known"
+    } else {
+        "FINISH"
+    };
+    let mut growth = Growth::new(ctx)?;
     let start = Instant::now();
     for (point, i) in (1..).zip(pairs) {
         let before = unrestored()?;
@@ -316,23 +322,20 @@ fn finish_pairs(
         }
         ensure!(session.state()? == (UPDATED, 0, 0), "{}", at());
         is_right(&file, 1, 6).with_context(at)?;
-        drop((session, other));
-        if before - unrestored()? < whole {
+        drop((session, other, file));
+        let is_kept = before - unrestored()? < whole;
+        if is_kept {
             // For memory it waits a little.
             ensure!(failed == Some(faults::Kind::Own), "{} kept memory", at());
             kept += 1;
         }
+        growth.look(is_kept)?;
         if failed.is_none() {
-            let what = if recorded {
-                "FINISH, FLBs known"
-            } else {
-                "FINISH"
-            };
             points.report(ctx, what, start)?;
             ctx.figure(&format!(
                 "{what}: {kept} times what nobody wanted was kept until the next kexec"
             ));
-            return Ok(());
+            return growth.expect_none(what);
         }
     }
     bail!("more than {PAIRS} points: {points}")
@@ -384,14 +387,17 @@ fn retrieve_recorded(ctx: &Ctx, scene: &Scene) -> Result<()> {
     bail!("more than {RECORDED} points: {points}")
 }
 
-/// RETRIEVE_FD. An error of the handler that has touched something is final for the file, and for no other.
+/// RETRIEVE_FD. An error of the handler that has touched something is final for the file, and for no other; and no other
+/// error is: as long as KHO has all of the file, it can be had.
 fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
     let mut points = Points::default();
     let mut lost = 0;
     let mut files = Vec::new();
+    let mut growth = Growth::new(ctx)?;
     let start = Instant::now();
     for i in 1..=FILES {
         let before = scene.state_with(&session)?;
+        let unrestored = scene.recorder.unrestored()?;
         let (result, failed) = scene.faults.inject(i as u32, || session.retrieve(i))?;
         let at = || format!("RETRIEVE_FD, point {i}, {failed:?}: {result:?}");
         if let Some(kind) = failed {
@@ -405,16 +411,28 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
                 let inode = kind == faults::Kind::Slab && *errno == Errno::ENOSPC;
                 ensure!(inode || kind.explains(*errno), "{}", at());
                 let after = scene.state_with(&session)?;
+                let is_touched = scene.recorder.unrestored()? != unrestored;
                 let again = session.retrieve(i);
-                let is_same = again.is_err() || after == before;
+                ensure!(
+                    again.is_err() == is_touched,
+                    "{}, of the file in the handover {}; then {again:?}",
+                    at(),
+                    if is_touched {
+                        "a part is gone"
+                    } else {
+                        "all is there"
+                    }
+                );
+                let is_same = is_touched || after == before;
                 ensure!(is_same, "{}: {after} instead of {before}", at());
                 Some(again)
             }
         };
-        match again.unwrap_or(result) {
+        let is_lost = match again.unwrap_or(result) {
             Ok(file) => {
                 is_right(&file, i, PAGES)?;
                 files.push((i, file));
+                false
             }
             Err(errno) => {
                 ensure!(errno != Errno::EINVAL, "{i}: taken for damaged");
@@ -424,10 +442,13 @@ fn retrieve_files(ctx: &Ctx, scene: &Scene, session: Session) -> Result<()> {
                     "{i} is lost by {failed:?}"
                 );
                 lost += 1;
+                true
             }
-        }
+        };
+        growth.look(is_lost)?;
         if failed.is_none() {
             points.report(ctx, "RETRIEVE_FD", start)?;
+            growth.expect_none("RETRIEVE_FD")?;
             ctx.figure(&format!(
                 "RETRIEVE_FD: {lost} of the errors are final for their file"
             ));
