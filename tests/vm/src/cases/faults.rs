@@ -4,9 +4,9 @@
 //! there is as before then, and the same command works. Those about a file are in `faults_file`.
 
 use super::common::ext::{NORMAL, ORDERED, PREPARED};
-use super::common::faults::{Faults, Sweep, INSMOD_LOG, LUO};
+use super::common::faults::{Faults, Insmod, Sweep, INSMOD_LOG, LUO};
 use super::common::luo::{Device, DEVICE};
-use super::common::modules::Recorder;
+use super::common::modules::{self, Kind, Recorder};
 use super::common::owned::Owned;
 use super::common::scene::{references, Scene};
 use super::common::{memfd, open_fds, refused};
@@ -19,6 +19,7 @@ use std::fs::{File, OpenOptions};
 /// The cases.
 pub const TESTS: &[Test] = &[
     Test::new("insmod", BARE, &[insmod]),
+    Test::new("insmod_with_handlers", CONFIG, &[insmod_with_handlers]),
     Test::new("rmmod", BARE, &[rmmod]),
     Test::new("device", CONFIG, &[device]),
     Test::new("session", CONFIG, &[session]),
@@ -48,6 +49,41 @@ fn insmod(ctx: &mut Ctx) -> Result<()> {
     LUO.run(ctx, &faults, check, || Ok(()))?;
     ctx.rmmod()?;
     owned.expect_no_more(ctx, "after insmod and rmmod")
+}
+
+/// A module in C that registers handlers and FLBs: where one of them cannot be registered, it unregisters the others and
+/// says that there was no memory.
+fn insmod_with_handlers(ctx: &mut Ctx) -> Result<()> {
+    modules::need(ctx, Recorder::NAME)?;
+    let faults = Faults::new()?;
+    faults.need_own()?;
+    // What is made when it is first asked for, and stays.
+    Recorder::new(ctx)?.remove()?;
+    let owned = Owned::of_inserted()?;
+    let before = references()?;
+    let same = || -> Result<()> {
+        let now = references()?;
+        ensure!(
+            now == before,
+            "luo.ko has {now} references instead of {before}"
+        );
+        Ok(())
+    };
+    // The one depends on both FLBs, the other on one of them.
+    let check = || -> Result<()> {
+        let session = Device::open()?.create_session("recorded")?;
+        session.preserve(&Recorder::open_file(Kind::A, 1)?, 1)?;
+        session.preserve(&Recorder::open_file(Kind::B, 2)?, 2)?;
+        Ok(())
+    };
+    let insmod = Insmod {
+        name: Recorder::NAME,
+        params: c"",
+    };
+    insmod.run(ctx, &faults, check, same)?;
+    Recorder::new(ctx)?.remove()?;
+    same()?;
+    owned.expect_no_more(ctx, "after insmod and rmmod of handlers in C")
 }
 
 /// Nothing fails here: but this kernel tells whose an object is.
