@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! RETRIEVE_FD of a memfd of which something was taken over already waits for memory: half a minute in all, also for one who
-//! was killed meanwhile, as the memfd is another's, too. After that it is lost, and nothing of it is used for anything else.
+//! RETRIEVE_FD of a memfd of which something was taken over already waits for memory: half a minute in all, whatever signal
+//! comes meanwhile; also for one who was killed, as the memfd is another's, too. After that it is lost, and nothing of it is
+//! used for anything else.
 
 use super::common::faults::Starvation;
 use super::common::luo::{Device, Session};
@@ -9,7 +10,8 @@ use super::common::memfd::Mapping;
 use super::common::pages::PAGE;
 use super::common::refused;
 use super::faults_incoming::{contents, is_right, put, PAGES};
-use super::races::LONG;
+use super::races::{Doer, LONG};
+use super::signalled::{command, done, ends, BOTH};
 use crate::ctx::Ctx;
 use crate::frames;
 use crate::process::{Child, Said};
@@ -17,15 +19,13 @@ use crate::procfs::number_in;
 use crate::test::{Config, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
-use nix::sys::signal::{kill, Signal};
-use nix::sys::wait::WaitStatus;
+use nix::sys::signal::kill;
 use std::fs::File;
-use std::io::Write;
 use std::time::Duration;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
-    Test::new("killed", CONFIG, &[leave, killed]),
+    Test::new("signalled", CONFIG, &[leave, signalled]),
     Test::new("for_good", CONFIG, &[leave, for_good]),
 ];
 
@@ -41,7 +41,7 @@ const AT_LAST: Duration = Duration::from_secs(120);
 
 fn leave(ctx: &mut Ctx) -> Result<()> {
     let session = Device::open()?.create_session("starved")?;
-    let files = put(&session, 1..=2, PAGES)?;
+    let files = put(&session, 1..=3, PAGES)?;
     let frames = frames_of(&files[0], 1)?;
     ctx.set_baggage(
         frames
@@ -75,33 +75,35 @@ fn frames_of(file: &File, token: u64) -> Result<Vec<u64>> {
 /// A process in RETRIEVE_FD, which waits for memory.
 struct Starved {
     starvation: Starvation,
-    process: Child,
+    process: Doer,
+    /// So many steps it took until it waited.
+    steps: u64,
 }
 
 impl Starved {
-    fn retrieves(ctx: &Ctx, session: &Session, token: u64) -> Result<Self> {
-        for bytes in (0..STEPS).map(|step| step * STEP) {
+    /// Tries it from so many steps on.
+    fn retrieves(ctx: &Ctx, session: &Session, token: u64, first: u64) -> Result<Self> {
+        for steps in first..STEPS {
+            let bytes = steps * STEP;
             let starvation = Starvation::after(bytes)?;
-            let mut process = Child::spawn(|pipe| {
-                let errno = match Starvation::is_mine() {
-                    Ok(()) => session.retrieve(token).err(),
-                    Err(_) => Some(Errno::ENOTSUP),
-                };
-                let said = errno.map_or("done".into(), |errno| format!("{errno:?}"));
-                let _ = writeln!(pipe, "{said}");
+            let mut process = command(|| {
+                Starvation::is_mine().map_err(|_| Errno::ENOTSUP)?;
+                session.retrieve(token).map(drop).map(done)
             })?;
+            let child = &process.0;
             ctx.wait_for("an end or a wait", LONG, || {
-                process.has_ended().unwrap_or(true) || sleeps(&process).is_ok_and(|n| n > MANY)
+                child.has_ended().unwrap_or(true) || sleeps(child).is_ok_and(|n| n > MANY)
             })?;
-            if !process.has_ended()? {
+            if !child.has_ended()? {
                 return Ok(Self {
                     starvation,
                     process,
+                    steps,
                 });
             }
             // Where nothing was touched, each of these is to be tried again.
-            match process.listen(LONG)? {
-                Said::Line(said) if said == "ENOMEM" || said == "ENOSPC" => {}
+            match process.0.listen(LONG)? {
+                Said::Line(said) if said.starts_with("ENOMEM") || said.starts_with("ENOSPC") => {}
                 said => bail!("with {bytes} bytes: {said:?}"),
             }
         }
@@ -115,27 +117,30 @@ fn sleeps(process: &Child) -> Result<i64> {
     number_in(&status, "voluntary_ctxt_switches:")
 }
 
-fn killed(ctx: &mut Ctx) -> Result<()> {
+/// Once there is memory it is done, and who lives is given the file.
+fn signalled(ctx: &mut Ctx) -> Result<()> {
     let session = Device::open()?.retrieve_session("starved")?;
-    let Starved {
-        starvation,
-        process,
-    } = Starved::retrieves(ctx, &session, 1)?;
-    kill(process.pid(), Signal::SIGKILL)?;
-    let before = sleeps(&process)?;
-    ctx.wait_for("that it goes on to wait", LONG, || {
-        sleeps(&process).is_ok_and(|n| n > before + 2) || process.has_ended().unwrap_or(true)
-    })?;
-    ensure!(!process.has_ended()?, "it was given up");
-    drop(starvation);
-    let end = process.wait()?;
-    ensure!(
-        matches!(end, WaitStatus::Signaled(_, Signal::SIGKILL, _)),
-        "{end:?}"
-    );
-    for token in 1..=2 {
+    let mut first = 0;
+    for (token, signal) in (1..).zip(BOTH) {
+        let Starved {
+            starvation,
+            process,
+            steps,
+        } = Starved::retrieves(ctx, &session, token, first)?;
+        // The other file takes about as many.
+        first = steps.saturating_sub(10);
+        let child = &process.0;
+        let before = sleeps(child)?;
+        kill(child.pid(), signal)?;
+        ctx.wait_for("that it goes on to wait", LONG, || {
+            sleeps(child).is_ok_and(|n| n > before + 2) || child.has_ended().unwrap_or(true)
+        })?;
+        ensure!(!child.has_ended()?, "{signal:?}: it was given up");
+        drop(starvation);
+        ends(process, signal, "done").with_context(|| format!("{signal:?}"))?;
         is_right(&session.retrieve(token)?, token, PAGES)?;
     }
+    is_right(&session.retrieve(3)?, 3, PAGES)?;
     Ok(session.finish()?)
 }
 
@@ -149,10 +154,11 @@ fn for_good(ctx: &mut Ctx) -> Result<()> {
     let Starved {
         starvation,
         mut process,
-    } = Starved::retrieves(ctx, &session, 1)?;
-    let said = process.listen(AT_LAST)?;
-    ensure!(said == Said::Line("ENOMEM".into()), "{said:?}");
-    process.wait()?;
+        ..
+    } = Starved::retrieves(ctx, &session, 1, 0)?;
+    let said = process.0.listen(AT_LAST)?;
+    ensure!(said == Said::Line("ENOMEM, signals: 0".into()), "{said:?}");
+    process.0.wait()?;
     drop(starvation);
     refused("once lost", session.retrieve(1), Errno::ENOMEM)?;
     is_right(&session.retrieve(2)?, 2, PAGES)?;

@@ -86,7 +86,7 @@ pub const TESTS: &[Test] = &[
 /// What comes to those who wait: one that has a handler, and one that cannot have one.
 const HANDLED: Signal = Signal::SIGUSR1;
 const KILLED: Signal = Signal::SIGKILL;
-const BOTH: [Signal; 2] = [HANDLED, KILLED];
+pub const BOTH: [Signal; 2] = [HANDLED, KILLED];
 
 /// How many came to this process.
 static CAME: AtomicU64 = AtomicU64::new(0);
@@ -96,7 +96,7 @@ extern "C" fn count(_: libc::c_int) {
 }
 
 /// A child that issues a command, and says how it went, and how many signals came meanwhile.
-fn command(act: impl FnOnce() -> Result<String, Errno>) -> Result<Doer> {
+pub fn command(act: impl FnOnce() -> Result<String, Errno>) -> Result<Doer> {
     Doer::new(|| {
         // Without SA_RESTART: a command that gave up would be seen.
         let handler = SigHandler::Handler(count);
@@ -120,7 +120,7 @@ fn send(ctx: &Ctx, signal: Signal, to: &Doer) -> Result<()> {
 }
 
 /// Fails unless a command is answered so, after a signal to a handler; or its process ends, having been killed.
-fn ends(mut doer: Doer, signal: Signal, answer: &str) -> Result<()> {
+pub fn ends(mut doer: Doer, signal: Signal, answer: &str) -> Result<()> {
     if signal != KILLED {
         return doer.says("the command", &format!("{answer}, signals: 1"));
     }
@@ -192,7 +192,8 @@ impl Waiter {
     }
 }
 
-fn done(_: ()) -> String {
+/// What a command says that has no other answer.
+pub fn done(_: ()) -> String {
     "done".into()
 }
 
