@@ -27,7 +27,7 @@ SETUP_VM := $(if $(filter $(VM_GOALS),$(MAKECMDGOALS)),vm)
 
 .DEFAULT_GOAL := all
 .PHONY: all module samples tools man setup kernel paths data demo bench bench-again check check-host check-vm \
-	check-debug check-kcsan check-faults check-intree check-variant check-systemd \
+	check-debug has-kasan check-kcsan check-faults check-intree check-variant check-systemd \
 	$(LONG_GOALS) fuzz fuzz-merge miri install install-module install-tools install-source deb \
 	clippy fmt fmt-check docs clean distclean clean-cache help
 
@@ -147,9 +147,14 @@ check-kcsan:
 # What lets each step fail comes after the rest, as it wants another luo.ko.
 check-debug:
 	$(if $(findstring faults,$(FILTER)),,@VARIANT=debug LUO_SKIP='$(NOT_ON_DEBUG)' \
-		$(ON_DEBUG) BUILD=$(BUILD)/debug check-vm)
+		$(ON_DEBUG) BUILD=$(BUILD)/debug has-kasan check-vm)
 	$(if $(findstring faults,$(or $(FILTER),faults)),@VARIANT=debug LUO_SKIP=$(NOT_WITH_FAULTS) \
-		FAULTS=1 FILTER=$(or $(FILTER),faults) $(ON_DEBUG) BUILD=$(BUILD)/debug-faults check-vm)
+		FAULTS=1 FILTER=$(or $(FILTER),faults) $(ON_DEBUG) BUILD=$(BUILD)/debug-faults has-kasan check-vm)
+
+# Fails unless KASAN looks after the Rust in luo.ko: the kernel's build could leave that out without a word.
+has-kasan: module
+	@nm -u $(BUILD)/module/src/luo.o | grep -q __asan_ \
+		|| { echo 'make check-debug: there is no KASAN in luo.ko' >&2; exit 1; }
 
 # Every step of every call fails once: on a kernel with tools/kernel/faults.config,
 # and a luo.ko with fault points of its own (FAULTS=1). Faults of pages are another thing.

@@ -42,7 +42,9 @@ pub const TESTS: &[Test] = &[
     ),
     Test::new(
         "luo_reloaded",
-        Config::new().orchestrators(&[Orchestrator::Rust, Orchestrator::None]),
+        Config::new()
+            .orchestrators(&[Orchestrator::Rust, Orchestrator::None])
+            .look_for_leaks(),
         &[hand_on, luo_reloaded],
     ),
 ];

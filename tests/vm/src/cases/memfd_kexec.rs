@@ -17,7 +17,11 @@ use std::os::unix::fs::OpenOptionsExt;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
-    Test::new("sizes", Config::new(), &[preserve_sizes, check_sizes]),
+    Test::new(
+        "sizes",
+        Config::new().look_for_leaks(),
+        &[preserve_sizes, check_sizes],
+    ),
     Test::new("shapes", Config::new(), &[preserve_shapes, check_shapes]),
     Test::new("positions", Config::new(), &[preserve_at, check_at]),
     Test::new("file_flags", Config::new(), &[preserve_odd, check_odd]),

@@ -39,7 +39,7 @@ pub const TESTS: &[Test] = &[
     ),
     Test::new(
         "behind_finish",
-        Config::new(),
+        Config::new().look_for_leaks(),
         &[incoming::hand_on, incoming::behind_finish],
     ),
     Test::new(
