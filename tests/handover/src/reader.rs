@@ -19,7 +19,10 @@ pub(crate) use table::check_singles;
 
 use crate::{
     handover::{
-        extent::COMPATIBLE_EXTENTS, luo::SessionName, memfd::COMPATIBLE_V2, Malformed, Page, Source,
+        extent::{COMPATIBLE_EXTENTS, COMPATIBLE_EXTENTS_V1},
+        luo::SessionName,
+        memfd::COMPATIBLE_V2,
+        Malformed, Page, Source,
     },
     memory::Memory,
     write::{File, Session},
@@ -40,8 +43,8 @@ pub struct Report {
     pub sessions: Vec<Session>,
     /// Where the data of the memfds among them is: the session's number in that list, and the token.
     pub data: Vec<(usize, u64, Frames)>,
-    /// The pages that describe these memfds.
-    pub descriptions: Vec<u64>,
+    /// The pages that describe these memfds: session and token as for the data, and the address.
+    pub descriptions: Vec<(usize, u64, u64)>,
     /// The pages of the account, which is needed until all is finished.
     pub account: Vec<u64>,
     /// What was refused and why, for people.
@@ -125,15 +128,20 @@ fn retrieve(incoming: &Incoming<'_>, session: FoundSession, report: &mut Report)
         let format = [
             (COMPATIBLE_V2, Format::V2),
             (COMPATIBLE_EXTENTS, Format::Extents),
+            (COMPATIBLE_EXTENTS_V1, Format::Extents),
         ]
         .into_iter()
         .find(|(compatible, _)| *compatible == file.compatible.normalized());
         let kind = match format {
             Some((_, format)) => match memfd::read(incoming, format, file.data) {
                 Ok(retrieved) => {
-                    let place = |frames| (report.sessions.len(), file.token, frames);
-                    report.data.extend(retrieved.data.into_iter().map(place));
-                    report.descriptions.extend(retrieved.description);
+                    let (session, token) = (report.sessions.len(), file.token);
+                    let data = retrieved.data.into_iter();
+                    report.data.extend(data.map(|it| (session, token, it)));
+                    let pages = retrieved.description.into_iter();
+                    report
+                        .descriptions
+                        .extend(pages.map(|it| (session, token, it)));
                     Ok(retrieved.memfd)
                 }
                 Err(why) => {

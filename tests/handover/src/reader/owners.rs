@@ -31,7 +31,7 @@ pub(super) fn check(memory: &Memory, report: &Report) {
     for &pa in &report.account {
         assert!(!is_in(&all, pa), "{pa:#x} of the account was given out");
     }
-    let mut descriptions = report.descriptions.clone();
+    let mut descriptions: Vec<_> = report.descriptions.iter().map(|(_, _, pa)| *pa).collect();
     descriptions.sort_unstable();
     for &pa in &descriptions {
         assert!(!is_in(&all, pa), "{pa:#x} of a description was given out");

@@ -4,6 +4,8 @@
 
 use crate::{
     example::{example, EDGES},
+    handover::extent::{COMPATIBLE_EXTENTS, COMPATIBLE_EXTENTS_V1},
+    locate::{self, Place},
     memory::Memory,
     reader::{self, Report},
     write::{self, Contents, File, Memfd, Part, Range, Session, Written},
@@ -145,6 +147,26 @@ fn the_example_is_good() {
         .map(|(session, token, frames)| (*session, *token, frames.index, frames.nr_pages))
         .collect();
     assert_eq!(zeroed, [(0, 0, 512, 1)]);
+}
+
+/// Extents from before there were tables are read as those of today.
+#[test]
+fn extents_from_before_tables() {
+    let sessions = example();
+    let (mut memory, written) = written(&sessions);
+    let mut renamed = 0;
+    for (i, session) in sessions.iter().enumerate() {
+        for j in 0..session.files.len().min(2) {
+            let Place { pa, offset } =
+                locate::file(&memory, locate::session(&memory, written.root_pa, i), j);
+            if memory.bytes(pa)[offset..].starts_with(COMPATIBLE_EXTENTS.as_array()) {
+                memory.put(pa, offset, COMPATIBLE_EXTENTS_V1.as_array());
+                renamed += 1;
+            }
+        }
+    }
+    assert_eq!(renamed, 3);
+    assert_good(&reader::read(&memory, written.root_pa), &sessions);
 }
 
 /// Where the root should be there is nothing, or something else: nothing is believed.
