@@ -38,7 +38,7 @@ impl Place {
     const fn entry(&self, slot: usize, words: usize) -> Self {
         Self {
             pa: self.pa,
-            offset: 8 * (2 + slot * words),
+            offset: 8 * (block::ENTRIES + slot * words),
         }
     }
 }
@@ -61,6 +61,28 @@ pub mod block {
     pub const NEXT: usize = 0;
     /// Number of entries.
     pub const COUNT: usize = 1;
+    /// The first word of the first entry.
+    pub const ENTRIES: usize = 2;
+}
+
+/// Words of the table of FLBs.
+pub mod flbs {
+    /// Number of pages.
+    pub const NR_PAGES: usize = 0;
+    /// Number of entries.
+    pub const COUNT: usize = 1;
+    /// The first word of the first entry.
+    pub const ENTRIES: usize = 2;
+}
+
+/// Words of an entry of that table.
+pub mod flb {
+    /// What the FLB finds its data by.
+    pub const DATA: usize = 6;
+    /// Number of files.
+    pub const COUNT: usize = 7;
+    /// How many there are.
+    pub const WORDS: usize = 8;
 }
 
 /// Words of a session.
@@ -73,6 +95,8 @@ pub mod session {
     pub const FILES: usize = 8;
     /// Number of files.
     pub const NR_FILES: usize = 9;
+    /// How many there are.
+    pub const WORDS: usize = 10;
 }
 
 /// Words of a file.
@@ -130,7 +154,23 @@ pub fn session(memory: &Memory, root_pa: u64, i: usize) -> Place {
     for _ in 0..i / SESSIONS_IN_BLOCK {
         block = block.follow(memory, block::NEXT);
     }
-    block.entry(i % SESSIONS_IN_BLOCK, session::NAME_WORDS + 2)
+    block.entry(i % SESSIONS_IN_BLOCK, session::WORDS)
+}
+
+/// The blocks of the chain that begins at `head`, if there are any.
+pub fn chain(memory: &Memory, head: Place) -> impl Iterator<Item = Place> + '_ {
+    let exists = |it: &Place| it.pa != 0;
+    std::iter::successors(Some(head).filter(exists), move |it| {
+        Some(it.follow(memory, block::NEXT)).filter(exists)
+    })
+}
+
+/// Entry number `i` of a table of FLBs.
+pub const fn flb(table: Place, i: usize) -> Place {
+    Place {
+        offset: 8 * (flbs::ENTRIES + i * flb::WORDS),
+        ..table
+    }
 }
 
 /// File number `j`, of the first block, of a session.

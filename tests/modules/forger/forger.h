@@ -28,7 +28,7 @@ struct forger_root {
 #define FORGER_ALLOCATE	_IOWR('F', 0, __u64)
 /* Preserves what is there, as one key. */
 #define FORGER_PRESERVE	_IOW('F', 1, struct forger_range)
-/* Makes what is at this address, and said to be of that size, the root of the account. */
+/* Makes what is at this address, of any value, and said to be of that size, the root of the account. */
 #define FORGER_PUBLISH	_IOW('F', 2, struct forger_root)
 /*
  * Becomes the address of KHO's own device tree, in which the next kernel finds the

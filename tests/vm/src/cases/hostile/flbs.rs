@@ -8,26 +8,15 @@ use super::super::common::forger::{kernel_code, Forger};
 use super::super::common::luo::Device;
 use super::super::common::modules::{self, Recorder};
 use super::super::common::{refused, still_works};
+use super::pages::{Owner, Pages};
+use super::press;
 use super::victim::{self, Format, Victim, VICTIM};
 use crate::ctx::Ctx;
-use crate::test::StageFn;
 use anyhow::{ensure, Context, Result};
-use luo_handover::locate::{self, file, Place};
+use luo_handover::locate::{self, file, flb, flbs, Place};
 use luo_handover::memory::Memory;
 use luo_handover::write::{self, File, Session};
 use nix::errno::Errno;
-
-/// Words of the table: those of its header, and those of an entry.
-mod word {
-    /// Number of entries.
-    pub const NR_ENTRIES: usize = 1;
-    /// Number of words of an entry.
-    pub const ENTRY: usize = 8;
-    /// Of an entry: what the FLB finds its data by.
-    pub const DATA: usize = 6;
-    /// Of an entry: number of files.
-    pub const COUNT: usize = 7;
-}
 
 const X: &str = "luo-recorder-x-v1";
 const Y: &str = "luo-recorder-y-v1";
@@ -59,26 +48,19 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn entry(&self, number: usize) -> Place {
-        Place {
-            offset: 8 * (2 + number * word::ENTRY),
-            ..self.table
-        }
-    }
-
     /// Replaces a word of an entry.
     fn set(&mut self, number: usize, word: usize, value: u64) {
-        self.entry(number).set(self.memory, word, value);
+        locate::flb(self.table, number).set(self.memory, word, value);
     }
 
     /// The data of an entry.
     fn data(&self, number: usize) -> u64 {
-        self.entry(number).get(self.memory, word::DATA)
+        locate::flb(self.table, number).get(self.memory, flb::DATA)
     }
 
     /// Replaces bytes of the name of an entry, from one of them on.
     fn rename(&mut self, number: usize, from: usize, bytes: &[u8]) {
-        let place = self.entry(number);
+        let place = locate::flb(self.table, number);
         self.memory.put(place.pa, place.offset + from, bytes);
     }
 }
@@ -95,18 +77,32 @@ struct Kind {
     says: &'static str,
 }
 
+impl Kind {
+    /// What stays: the root, the table of which one is nobody's, and what was not finished.
+    fn kept(&self) -> Vec<Owner> {
+        let finish = [X_FINISH, Y_FINISH];
+        let is_there = |(_, call): &(usize, &str)| !self.record.contains(call);
+        let data = finish.into_iter().enumerate().filter(is_there);
+        let table = (self.answers != [UNKNOWN; 2]).then_some(Owner::Flbs);
+        let flbs = data.map(|(number, _)| Owner::Flb(number));
+        [Owner::Root].into_iter().chain(table).chain(flbs).collect()
+    }
+}
+
 const NAMELESS: &str = "is refused: it has no name of its own";
 const MORE_FILES: &str = "more files depend on it than the previous kernel said";
 
 const ASKED: &str = "x.retrieve";
 const ASKED_Y: &str = "y.retrieve";
+const X_FINISH: &str = "x.finish";
+const Y_FINISH: &str = "y.finish";
 
 const GOOD: [Result<u64, Errno>; 2] = [Ok(VALUES[0]), Ok(VALUES[1])];
 /// The callbacks where both are good.
-const BOTH: &[&str] = &[ASKED, ASKED_Y, "y.finish", "x.finish"];
+const BOTH: &[&str] = &[ASKED, ASKED_Y, Y_FINISH, X_FINISH];
 /// Where one of them is not there.
-const ONLY_X: &[&str] = &[ASKED, "x.finish"];
-const ONLY_Y: &[&str] = &[ASKED_Y, "y.finish"];
+const ONLY_X: &[&str] = &[ASKED, X_FINISH];
+const ONLY_Y: &[&str] = &[ASKED_Y, Y_FINISH];
 
 const KINDS: &[Kind] = &[
     Kind {
@@ -121,7 +117,7 @@ const KINDS: &[Kind] = &[
         damage: |it| {
             it.rename(0, X.len() + 1, &[b'x'; 48 - X.len() - 1]);
             it.rename(1, 0, &[0; 48]);
-            it.table.set(it.memory, word::NR_ENTRIES, 63);
+            it.table.set(it.memory, flbs::COUNT, 63);
         },
         answers: [GOOD[0], UNKNOWN],
         record: ONLY_X,
@@ -132,8 +128,8 @@ const KINDS: &[Kind] = &[
         damage: |it| {
             let other = it.data(1);
             it.rename(2, 0, X.as_bytes());
-            it.set(2, word::DATA, other);
-            it.set(2, word::COUNT, 2);
+            it.set(2, flb::DATA, other);
+            it.set(2, flb::COUNT, 2);
         },
         answers: GOOD,
         record: BOTH,
@@ -150,24 +146,24 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "no files of x",
-        damage: |it| it.set(0, word::COUNT, 0),
+        damage: |it| it.set(0, flb::COUNT, 0),
         answers: [Err(Errno::ENODATA), GOOD[1]],
         record: ONLY_Y,
         says: MORE_FILES,
     },
     Kind {
         name: "fewer files of x than there are",
-        damage: |it| it.set(0, word::COUNT, 1),
+        damage: |it| it.set(0, flb::COUNT, 1),
         answers: GOOD,
         // Too early, with the first of them.
-        record: &[ASKED, ASKED_Y, "x.finish", "y.finish"],
+        record: &[ASKED, ASKED_Y, X_FINISH, Y_FINISH],
         says: MORE_FILES,
     },
     Kind {
         name: "data at zero, and data not preserved",
         damage: |it| {
-            it.set(0, word::DATA, 0);
-            it.set(1, word::DATA, it.lost);
+            it.set(0, flb::DATA, 0);
+            it.set(1, flb::DATA, it.lost);
         },
         answers: [STRANGE, STRANGE],
         record: &[ASKED, ASKED_Y],
@@ -176,8 +172,8 @@ const KINDS: &[Kind] = &[
     Kind {
         name: "data in the kernel, and data beyond memory",
         damage: |it| {
-            it.set(0, word::DATA, it.kernel);
-            it.set(1, word::DATA, Victim::BEYOND);
+            it.set(0, flb::DATA, it.kernel);
+            it.set(1, flb::DATA, Victim::BEYOND);
         },
         answers: [STRANGE, STRANGE],
         record: &[ASKED, ASKED_Y],
@@ -186,9 +182,9 @@ const KINDS: &[Kind] = &[
     Kind {
         name: "data at the last address, and data not aligned",
         damage: |it| {
-            it.set(0, word::DATA, u64::MAX);
+            it.set(0, flb::DATA, u64::MAX);
             let within = it.data(1) + 8;
-            it.set(1, word::DATA, within);
+            it.set(1, flb::DATA, within);
         },
         answers: [STRANGE, STRANGE],
         record: &[ASKED, ASKED_Y],
@@ -198,8 +194,8 @@ const KINDS: &[Kind] = &[
         name: "the data of y for x, and the root for y",
         damage: |it| {
             let other = it.data(1);
-            it.set(0, word::DATA, other);
-            it.set(1, word::DATA, it.root);
+            it.set(0, flb::DATA, other);
+            it.set(1, flb::DATA, it.root);
         },
         answers: [STRANGE, STRANGE],
         record: &[ASKED, ASKED_Y],
@@ -207,7 +203,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "a table of none",
-        damage: |it| it.table.set(it.memory, word::NR_ENTRIES, 0),
+        damage: |it| it.table.set(it.memory, flbs::COUNT, 0),
         answers: [UNKNOWN, UNKNOWN],
         record: &[],
         says: "",
@@ -216,8 +212,8 @@ const KINDS: &[Kind] = &[
     Kind {
         name: "as many files of x as can be, and one more of y than there are",
         damage: |it| {
-            it.set(0, word::COUNT, u64::MAX);
-            it.set(1, word::COUNT, 2);
+            it.set(0, flb::COUNT, u64::MAX);
+            it.set(1, flb::COUNT, 2);
         },
         answers: GOOD,
         record: &[ASKED, ASKED_Y],
@@ -225,34 +221,33 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// A kernel for each kind, and one more to look at the last.
-pub const STAGES: &[StageFn] = &[
-    begin, go_on, go_on, go_on, go_on, go_on, go_on, go_on, go_on, go_on, go_on, go_on, end,
-];
-const _: () = assert!(STAGES.len() == KINDS.len() + 1);
-
-fn begin(ctx: &mut Ctx) -> Result<()> {
-    match Forger::new()? {
-        Some(forger) => {
-            modules::need(ctx, Recorder::NAME)?;
-            forge(&KINDS[0], &forger)
+/// Looks at what came of the last kind, and forges the next one: a kernel for each, and one more.
+pub fn stage(ctx: &mut Ctx) -> Result<()> {
+    let Some(forger) = Forger::new()? else {
+        return ctx.skip("there is no luo_forger.ko in this VM");
+    };
+    let number = ctx.stage() - 1;
+    if let Some(last) = number.checked_sub(1) {
+        let kind = &KINDS[last];
+        let recorder =
+            look(ctx, kind, &forger).with_context(|| format!("damage: {}", kind.name))?;
+        if number == KINDS.len() {
+            return end(&recorder);
         }
-        None => ctx.skip("there is no luo_forger.ko in this VM"),
+        recorder.remove()?;
+        ctx.rmmod()?;
+    } else {
+        modules::need(ctx, Recorder::NAME)?;
     }
+    forge(ctx, &KINDS[number], &forger)?;
+    ctx.go_on();
+    Ok(())
 }
 
-fn go_on(ctx: &mut Ctx) -> Result<()> {
-    look_at_last(ctx)?.remove()?;
-    ctx.rmmod()?;
-    let forger = Forger::new()?.context("luo_forger.ko")?;
-    forge(&KINDS[ctx.stage() - 1], &forger)
-}
-
-fn end(ctx: &mut Ctx) -> Result<()> {
-    let recorder = look_at_last(ctx)?;
+fn end(recorder: &Recorder) -> Result<()> {
     // Files of x and of y are still to come, it says: so both stay.
     for _ in 0..2 {
-        ensure!(answers(&recorder) == GOOD, "{:?}", answers(&recorder));
+        ensure!(answers(recorder) == GOOD, "{:?}", answers(recorder));
     }
     recorder.expect("they are not made again", "")?;
     let left = format!("outgoing 0 incoming {}", u64::MAX - 2);
@@ -261,11 +256,6 @@ fn end(ctx: &mut Ctx) -> Result<()> {
     let removed = modules::remove(Recorder::NAME);
     refused("their module", removed, Errno::EWOULDBLOCK)?;
     still_works(&Device::open()?.create_session("in the end")?)
-}
-
-fn look_at_last(ctx: &mut Ctx) -> Result<Recorder> {
-    let kind = &KINDS[ctx.stage() - 2];
-    look(ctx, kind).with_context(|| format!("damage: {}", kind.name))
 }
 
 /// What the recorder writes into a page: see `struct rec_page` of tests/modules/recorder/recorder.h.
@@ -278,7 +268,7 @@ fn page(memory: &mut Memory, id: u64, kind: u64, frozen: u64) -> u64 {
     pa
 }
 
-fn forge(kind: &Kind, forger: &Forger) -> Result<()> {
+fn forge(ctx: &mut Ctx, kind: &Kind, forger: &Forger) -> Result<()> {
     let mut memory = forger.memory();
     let mut sessions = Vec::new();
     for (number, (name, _, id)) in FILES.into_iter().enumerate() {
@@ -299,10 +289,13 @@ fn forge(kind: &Kind, forger: &Forger) -> Result<()> {
         let start = place.offset + 8 * file::COMPATIBLE;
         memory.put(place.pa, start, compatible.as_bytes());
     }
-    let [x, y] = [0, 1].map(|kind| page(&mut memory, VALUES[kind as usize], kind, 0));
-    let flbs = [(X, x, 2), (Y, y, 1), ("nobody's", 7, 1)];
+    let data = [0, 1].map(|kind| page(&mut memory, VALUES[kind as usize], kind, 0));
+    let flbs = [(X, data[0], 2), (Y, data[1], 1), ("nobody's", 7, 1)];
     let table = Place::page(write::flbs(&mut memory, root, &flbs));
-    victim::fill(&memory, forger, root)?;
+    let mut pages = victim::fill(&memory, forger, root)?;
+    for (number, pa) in data.into_iter().enumerate() {
+        pages.add(pa, Owner::Flb(number));
+    }
     let lost = memory.allocate_lost();
     (kind.damage)(&mut Table {
         memory: &mut memory,
@@ -311,14 +304,15 @@ fn forge(kind: &Kind, forger: &Forger) -> Result<()> {
         kernel: kernel_code()?,
         root,
     });
-    forger.publish(&memory, root)
+    forger.publish(&memory, root)?;
+    pages.give_along(ctx, forger)
 }
 
 fn answers(recorder: &Recorder) -> [Result<u64, Errno>; 2] {
     ["incoming", "incoming-y"].map(|side| recorder.value(side))
 }
 
-fn look(ctx: &mut Ctx, kind: &Kind) -> Result<Recorder> {
+fn look(ctx: &mut Ctx, kind: &Kind, forger: &Forger) -> Result<Recorder> {
     ctx.log().lines()?;
     ctx.insmod("")?;
     let recorder = Recorder::new(ctx)?;
@@ -349,6 +343,9 @@ fn look(ctx: &mut Ctx, kind: &Kind) -> Result<Recorder> {
     let memfds = device.retrieve_session("memfds")?;
     victim::check(&memfds.retrieve(VICTIM)?, Format::Extents, MEMFDS, VICTIM)?;
     memfds.finish()?;
+    let pressed = press(ctx)?;
+    Pages::of_previous(ctx)?.unchanged(forger, &kind.kept())?;
+    drop(pressed);
     still_works(&device.create_session("afterwards")?)?;
     Ok(recorder)
 }

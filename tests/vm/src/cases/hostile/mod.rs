@@ -6,6 +6,7 @@
 
 mod classes;
 mod flbs;
+mod pages;
 mod pairs;
 mod roots;
 mod victim;
@@ -17,12 +18,12 @@ use crate::ctx::Ctx;
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{ensure, Context, Result};
 use classes::{Class, Outcome, ACCOUNT, CLASSES, FIRST, ONE_PLACE};
-use luo_handover::memory::Memory;
-use luo_handover::write::{self, Contents, Memfd, Range, Session};
+use luo_handover::write;
 use nix::errno::Errno;
+use pages::{Owner, Pages};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use victim::{Pattern, Strangers, Victim, BYSTANDER, VICTIM};
+use victim::{Strangers, Victim, BYSTANDER, VICTIM};
 
 /// The cases.
 pub const TESTS: &[Test] = &[
@@ -37,16 +38,23 @@ pub const TESTS: &[Test] = &[
         BARE.look_for_leaks(),
         &[forge, |ctx| discard(ctx, true)],
     ),
-    Test::new("roots", BARE, roots::STAGES),
-    Test::new("flbs", BARE, flbs::STAGES),
+    Test::repeated("entries", BARE, &[|ctx| roots::stage(ctx, roots::ENTRIES)]),
+    Test::repeated("fields", BARE, &[|ctx| roots::stage(ctx, roots::FIELDS)]),
+    Test::repeated("lists", BARE, &[|ctx| roots::stage(ctx, roots::LISTS)]),
+    Test::repeated("flbs", BARE, &[flbs::stage]),
     Test::new("pairs", BARE, pairs::STAGES),
 ];
 
 const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
 
-/// A good session with a file that lists all data there is.
-const LEDGER: &str = "ledger";
-const LEDGER_PAGES: u64 = 512;
+/// What is kept for as long as a session is refused, and an FLB not finished.
+const ACCOUNT_OF_ALL: [Owner; 3] = [Owner::Root, Owner::List, Owner::Flbs];
+
+/// All that is a session's.
+fn session_pages(i: usize) -> [Owner; 3] {
+    let [first, second] = [VICTIM, BYSTANDER].map(|token| Owner::Memfd(i, token));
+    [Owner::Session(i), first, second]
+}
 
 fn classes() -> impl Iterator<Item = &'static Class> {
     CLASSES.iter().copied().flatten()
@@ -57,15 +65,12 @@ fn forge(ctx: &mut Ctx) -> Result<()> {
         return ctx.skip("there is no luo_forger.ko in this VM");
     };
     let mut memory = forger.memory();
-    let mut sessions: Vec<_> = classes()
+    let sessions: Vec<_> = classes()
         .map(|class| victim::session(&class.session(), class.format))
         .collect();
-    sessions.push(ledger());
     let root_pa = write::handover(&mut memory, 1, &sessions).root_pa;
     write::flbs(&mut memory, root_pa, &[("nobody's", 7, 1)]);
     let pages = victim::fill(&memory, &forger, root_pa)?;
-    write_ledger(&mut memory, &pages, sessions.len() - 1)?;
-
     let strangers = Strangers {
         lost: memory.allocate_lost(),
         kernel: kernel_code()?,
@@ -81,59 +86,8 @@ fn forge(ctx: &mut Ctx) -> Result<()> {
             strangers,
         ));
     }
-    forger.publish(&memory, root_pa)
-}
-
-fn ledger() -> Session {
-    Session {
-        name: LEDGER.into(),
-        files: vec![write::File {
-            token: VICTIM,
-            kind: Ok(Memfd {
-                pos: 0,
-                size: LEDGER_PAGES * 4096,
-                seals: 0,
-                contents: Contents::Ranges(vec![Range {
-                    order: 0,
-                    extents: vec![(0, LEDGER_PAGES)],
-                }]),
-            }),
-        }],
-    }
-}
-
-/// Writes address, seed and index of each page of data into the ledger's own.
-fn write_ledger(memory: &mut Memory, pages: &[(u64, u64, u64)], session: usize) -> Result<()> {
-    let own = victim::seed(session, VICTIM);
-    let (own, others): (Vec<&(u64, u64, u64)>, Vec<_>) =
-        pages.iter().partition(|(_, seed, _)| *seed == own);
-    let mut text: Vec<u8> = others
-        .iter()
-        .flat_map(|&&(pa, seed, index)| [pa, seed, index])
-        .flat_map(u64::to_le_bytes)
-        .collect();
-    ensure!(text.len() <= own.len() * 4096, "{} bytes", text.len());
-    text.resize(own.len() * 4096, 0);
-    for &&(pa, _, index) in &own {
-        let start = index as usize * 4096;
-        memory.put(pa, 0, &text[start..start + 4096]);
-    }
-    Ok(())
-}
-
-/// The pages of data that the first kernel wrote, read from the ledger.
-fn read_ledger(device: &Device) -> Result<Vec<(u64, u64, u64)>> {
-    let session = device.retrieve_session(LEDGER).context(LEDGER)?;
-    let file = session.retrieve(VICTIM).context(LEDGER)?;
-    let mut bytes = vec![0; (LEDGER_PAGES * 4096) as usize];
-    file.read_exact_at(&mut bytes, 0)?;
-    session.finish()?;
-    let words: Vec<_> = bytes
-        .chunks_exact(8)
-        .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")))
-        .collect();
-    let entries = words.chunks_exact(3).map(|it| (it[0], it[1], it[2]));
-    Ok(entries.take_while(|(pa, _, _)| *pa != 0).collect())
+    forger.publish(&memory, root_pa)?;
+    pages.give_along(ctx, &forger)
 }
 
 /// The classes with their numbers, in the order in which their sessions are taken.
@@ -188,8 +142,7 @@ fn check(file: &File, class: &Class, session: usize, token: u64) -> Result<()> {
 fn retrieve(ctx: &mut Ctx) -> Result<()> {
     let forger = Forger::new()?.context("luo_forger.ko")?;
     let mut device = insert(ctx)?;
-    let pages = read_ledger(&device)?;
-    let (mut held, mut kept) = (Vec::new(), Vec::new());
+    let (mut held, mut kept) = (Vec::new(), ACCOUNT_OF_ALL.to_vec());
     for (i, class) in in_turn() {
         if i == FIRST {
             device = replace(ctx, device)?;
@@ -197,7 +150,7 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
         let name = &class.session();
         let named = || name.clone();
         if let Outcome::Gone(_) = class.outcome {
-            kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
+            kept.extend(session_pages(i));
             refused(name, device.retrieve_session(name), Errno::ENOENT)?;
             continue;
         }
@@ -206,7 +159,7 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
         let first = session.retrieve(VICTIM);
         match class.outcome {
             Outcome::Lost(errno, why) => {
-                kept.push(victim::seed(i, VICTIM));
+                kept.push(Owner::Memfd(i, VICTIM));
                 refused(name, first, errno)?;
                 let lines = ctx.log().lines()?;
                 for wanted in [why, &format!("session [{name}]: ")] {
@@ -228,6 +181,7 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
         }
         let second = session.retrieve(BYSTANDER);
         if let Outcome::Alone(_) = class.outcome {
+            kept.push(Owner::Memfd(i, BYSTANDER));
             refused(name, second, Errno::ENOENT)?;
         } else {
             let second = second.with_context(|| format!("beside {name:?}"))?;
@@ -237,6 +191,7 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
         match class.outcome {
             // Nobody knows how to free it.
             Outcome::Lost(Errno::ENOENT, _) => {
+                kept.push(Owner::Session(i));
                 refused(name, session.finish(), Errno::EBUSY)?;
             }
             _ => session.finish().with_context(named)?,
@@ -246,7 +201,7 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
     for (file, class, session, token) in &held {
         check(file, class, *session, *token)?;
     }
-    unchanged(&forger, &pages, &kept)?;
+    Pages::of_previous(ctx)?.unchanged(&forger, &kept)?;
     drop(pressed);
     still_works(&device.create_session("afterwards")?)
 }
@@ -256,8 +211,7 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
 fn discard(ctx: &mut Ctx, with_tables: bool) -> Result<()> {
     let forger = Forger::new()?.context("luo_forger.ko")?;
     let mut device = insert(ctx)?;
-    let pages = read_ledger(&device)?;
-    let mut kept = Vec::new();
+    let mut kept = ACCOUNT_OF_ALL.to_vec();
     // What is good comes first: pages of it are claimed by others.
     let chosen = |class: &Class| {
         matches!(class.outcome, Outcome::Good) || class.format.has_table() == with_tables
@@ -266,31 +220,29 @@ fn discard(ctx: &mut Ctx, with_tables: bool) -> Result<()> {
         if i == FIRST {
             device = replace(ctx, device)?;
         }
-        if !chosen(class) {
+        // Neither what nobody finds nor what nobody asks for is touched.
+        if matches!(class.outcome, Outcome::Gone(_)) || !chosen(class) {
+            kept.extend(session_pages(i));
             continue;
         }
         let name = &class.session();
         let named = || name.clone();
-        if let Outcome::Gone(_) = class.outcome {
-            kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
-            continue;
-        }
         let session = device.retrieve_session(name).with_context(named)?;
         ctx.log().lines()?;
         match class.outcome {
             Outcome::Lost(Errno::ENOENT, _) => {
                 refused(name, session.finish(), Errno::EBUSY)?;
-                kept.extend([VICTIM, BYSTANDER].map(|token| victim::seed(i, token)));
+                kept.extend(session_pages(i));
             }
             Outcome::Lost(_, ONE_PLACE) => session.finish().with_context(named)?,
             Outcome::Lost(_, why) => {
                 session.finish().with_context(named)?;
                 ctx.log().expect(why).with_context(named)?;
-                kept.push(victim::seed(i, VICTIM));
+                kept.push(Owner::Memfd(i, VICTIM));
             }
             Outcome::Alone(_) => {
                 session.finish().with_context(named)?;
-                kept.push(victim::seed(i, BYSTANDER));
+                kept.push(Owner::Memfd(i, BYSTANDER));
             }
             Outcome::Good | Outcome::Zeroes(_) | Outcome::Gone(_) => {
                 session.finish().with_context(named)?
@@ -298,7 +250,7 @@ fn discard(ctx: &mut Ctx, with_tables: bool) -> Result<()> {
         }
     }
     let pressed = press(ctx)?;
-    unchanged(&forger, &pages, &kept)?;
+    Pages::of_previous(ctx)?.unchanged(&forger, &kept)?;
     drop(pressed);
     still_works(&device.create_session("afterwards")?)
 }
@@ -312,18 +264,4 @@ fn press(ctx: &Ctx) -> Result<File> {
         file.write_all_at(&piece, at).context("taking memory")?;
     }
     Ok(file)
-}
-
-/// Fails unless the pages of these seeds hold what the first kernel wrote.
-fn unchanged(forger: &Forger, pages: &[(u64, u64, u64)], kept: &[u64]) -> Result<()> {
-    let (mut looked_at, mut pattern) = (0, Pattern::default());
-    for &(pa, seed, index) in pages.iter().filter(|(_, seed, _)| kept.contains(seed)) {
-        ensure!(
-            forger.page(pa)? == pattern.page(seed, index),
-            "page {pa:#x} of seed {seed:#x}, index {index}, is not what it was"
-        );
-        looked_at += 1;
-    }
-    ensure!(looked_at >= 6 * kept.len(), "only {looked_at} pages");
-    Ok(())
 }

@@ -4,6 +4,7 @@
 
 use super::super::common::data;
 use super::super::common::forger::Forger;
+use super::pages::Pages;
 use anyhow::{ensure, Result};
 use luo_handover::locate::{self, flags, Place};
 use luo_handover::memory::Memory;
@@ -365,6 +366,12 @@ impl<'a> Victim<'a> {
 
     /// An address far beyond this machine's memory.
     pub const BEYOND: u64 = 1 << 45;
+    /// One between what is memory, of which there is a structure in the kernel: that of the VGA.
+    pub const VGA: u64 = 0xb_8000;
+    /// One of a device, below 4 GiB.
+    pub const APIC: u64 = 0xfee0_0000;
+    /// The last page that there is an address for.
+    pub const LAST: u64 = u64::MAX << 12;
 }
 
 /// What a file holds is made of this.
@@ -399,7 +406,7 @@ pub fn check_but(
 
 /// What is in pages, made for several neighbours in a file at once.
 #[derive(Default)]
-pub struct Pattern {
+struct Pattern {
     of: (u64, u64),
     bytes: Vec<u8>,
 }
@@ -408,7 +415,7 @@ impl Pattern {
     const PAGES: u64 = 16;
 
     /// The bytes of a page of what is made of this seed.
-    pub fn page(&mut self, seed: u64, index: u64) -> &[u8] {
+    fn page(&mut self, seed: u64, index: u64) -> &[u8] {
         let of = (seed, index / Self::PAGES);
         if self.of != of || self.bytes.is_empty() {
             let start = of.1 * Self::PAGES * 4096;
@@ -420,20 +427,17 @@ impl Pattern {
     }
 }
 
-/// Fills every page of data of a handover that is still good. Returns where they are: address, seed, and index.
-pub fn fill(memory: &Memory, forger: &Forger, root_pa: u64) -> Result<Vec<(u64, u64, u64)>> {
-    let report = luo_handover::reader::read(memory, root_pa);
-    ensure!(report.refused.is_empty(), "{:?}", report.refused);
-    let mut pages = Vec::new();
+/// Fills every page of data of a handover that is still good. Returns all of its pages.
+pub fn fill(memory: &Memory, forger: &Forger, root_pa: u64) -> Result<Pages> {
+    let found = luo_handover::reader::read(memory, root_pa);
+    ensure!(found.refused.is_empty(), "{:?}", found.refused);
     let mut pattern = Pattern::default();
-    for (session, token, frames) in report.data {
-        let seed = seed(session, token);
+    for &(session, token, frames) in &found.data {
         for i in 0..frames.nr_pages {
-            let (pa, index) = ((frames.pfn + i) * 4096, frames.index + i);
             // Not by way of `memory`: that would take the space of all of them once more.
-            forger.write(pa, pattern.page(seed, index))?;
-            pages.push((pa, seed, index));
+            let page = pattern.page(seed(session, token), frames.index + i);
+            forger.write((frames.pfn + i) * 4096, page)?;
         }
     }
-    Ok(pages)
+    Ok(Pages::find(memory, root_pa, &found))
 }
