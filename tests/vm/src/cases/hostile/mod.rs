@@ -6,6 +6,7 @@
 
 mod classes;
 mod flbs;
+mod format;
 mod pages;
 mod pairs;
 mod roots;

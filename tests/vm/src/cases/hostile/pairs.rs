@@ -6,8 +6,9 @@
 use super::super::common::forger::Forger;
 use super::super::common::luo::{Device, Session};
 use super::super::common::{data, raise_fd_limit, still_works};
+use super::format::Format;
 use super::press;
-use super::victim::{self, Format, Strangers, Victim, BYSTANDER};
+use super::victim::{self, Strangers, Victim, BYSTANDER};
 use crate::ctx::Ctx;
 use crate::test::StageFn;
 use anyhow::{ensure, Context, Result};

@@ -2,12 +2,16 @@
 
 //! Damage of the array of a description, which has all folios, or the extents and tables that have no room beside it.
 
-use super::super::victim::{Format, Victim};
+use super::super::format::Format;
+use super::super::victim::Victim;
 use super::{lost, many, Class, ONE_PLACE, REFUSED};
 use luo_handover::locate::{block, flags, memfd};
 
+/// What the log says of [`Victim::BEYOND`].
+const BEYOND: &str = "NotPreserved(35184372088832)";
+
 /// What is the same whatever the entries are.
-const fn arrays(format: Format) -> [Class; 25] {
+const fn arrays(format: Format) -> [Class; 29] {
     [
         lost("an array of order 11", format, "vmalloc order", |it| {
             it.change(it.memfd, memfd::ARRAY, |word| word | 11 << 48);
@@ -74,6 +78,30 @@ const fn arrays(format: Format) -> [Class; 25] {
                 it.set(chunk, word, chunk.pa);
             }
         }),
+        lost(
+            "a full chunk before one not preserved",
+            format,
+            "NotPreserved",
+            |it| {
+                it.fill_chunk(it.lost);
+            },
+        ),
+        lost(
+            "a full chunk before one in the kernel",
+            format,
+            "NotPreserved",
+            |it| {
+                it.fill_chunk(it.kernel);
+            },
+        ),
+        lost(
+            "a full chunk before one beyond memory",
+            format,
+            BEYOND,
+            |it| {
+                it.fill_chunk(Victim::BEYOND);
+            },
+        ),
         lost("a chunk of nothing", format, "Count(1)", |it| {
             it.set(it.chunk(), 1, 0);
         }),
@@ -82,6 +110,9 @@ const fn arrays(format: Format) -> [Class; 25] {
         }),
         lost("an array not preserved", format, "NotPreserved", |it| {
             it.set(it.chunk(), 1, it.lost);
+        }),
+        lost("an array beyond memory", format, BEYOND, |it| {
+            it.set(it.chunk(), 1, Victim::BEYOND);
         }),
         lost(
             "an array at the last address",
@@ -164,6 +195,20 @@ pub const ARRAYS_MANY: &[Class] = &[
         let entry = [0, 1].map(|word| it.entries.get(it.memory, word));
         it.set(it.entries, 2, entry[0] | flags::RANGE);
         it.set(it.entries, 3, entry[1]);
+    }),
+    many(
+        "its own description for an extent of an array",
+        "NotPreserved",
+        |it| {
+            it.set_last(it.memfd.pa);
+        },
+    ),
+    many("its own chunk for an extent", "NotPreserved", |it| {
+        let chunk = it.chunk().pa;
+        it.set_last(chunk);
+    }),
+    many("its own array for an extent", "NotPreserved", |it| {
+        it.set_last(it.entries.pa);
     }),
     many(
         "an extent of an array beyond the file",

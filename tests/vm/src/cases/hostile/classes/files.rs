@@ -2,7 +2,8 @@
 
 //! Damage of the entry of a file.
 
-use super::super::victim::{Format, Victim, VICTIM};
+use super::super::format::Format;
+use super::super::victim::{Victim, VICTIM};
 use super::{extents, v2, with, Class, Outcome, REFUSED};
 use luo_handover::locate::{file, Place};
 use nix::errno::Errno;
@@ -68,6 +69,23 @@ pub const FILES: &[Class] = &[
     }),
     v2("data beyond memory", "NotPreserved", |it| {
         it.set(it.file, file::DATA, Victim::BEYOND);
+    }),
+    extents(
+        "data at the last address",
+        "NotPreserved(18446744073709551615)",
+        |it| {
+            it.set(it.file, file::DATA, u64::MAX);
+        },
+    ),
+    v2(
+        "data in the last page",
+        "NotPreserved(18446744073709547520)",
+        |it| {
+            it.set(it.file, file::DATA, Victim::LAST);
+        },
+    ),
+    extents("data in a hole of memory", "NotPreserved(753664)", |it| {
+        it.set(it.file, file::DATA, Victim::VGA);
     }),
     v2("data in the kernel", "NotPreserved", |it| {
         it.set(it.file, file::DATA, it.kernel);

@@ -9,6 +9,9 @@ use luo_handover::locate::memfd;
 /// Of an entry of a folio: its data is valid.
 const UPTODATE: u64 = 1 << 53;
 
+/// The order of an extent.
+const ORDER: u64 = 15 << 52;
+
 /// A folio without valid data: there may be anything in its pages.
 const fn zeroes(name: &'static str, extent: usize, damage: fn(&mut Victim<'_>)) -> Class {
     Class {
@@ -38,6 +41,21 @@ pub const FRAMES: &[Class] = &[
     extents("an extent beyond memory", "NotPreserved", |it| {
         it.set_frame(2, Victim::BEYOND)
     }),
+    v2(
+        "a folio in a hole of memory",
+        "NotPreserved(4276092928)",
+        |it| it.set_frame(0, Victim::APIC),
+    ),
+    extents(
+        "an extent in a hole of memory",
+        "NotPreserved(753664)",
+        |it| it.set_frame(0, Victim::VGA),
+    ),
+    extents(
+        "a large extent in a hole of memory",
+        "NotPreserved(4276092928)",
+        |it| it.set_frame(2, Victim::APIC),
+    ),
     extents("an extent at frame zero", "extent frame", |it| {
         it.set_frame(0, 0)
     }),
@@ -67,6 +85,26 @@ pub const FRAMES: &[Class] = &[
     }),
     v2("its own array for a folio", "NotPreserved", |it| {
         it.set_frame(0, it.entries.pa)
+    }),
+    extents("its own description for an extent", "NotPreserved", |it| {
+        it.set_frame(0, it.memfd.pa);
+    }),
+    extents(
+        "its own description for a large extent",
+        "NotPreserved",
+        |it| {
+            it.set_frame(2, it.memfd.pa);
+        },
+    ),
+    v2("a folio of order 10", "folio order", |it| {
+        let folio = it.memory.allocate(10);
+        it.set_frame(0, folio);
+    }),
+    extents("an extent of order 10", "extent order", |it| {
+        it.change(it.entries, 4, |word| word & !ORDER | 10 << 52);
+    }),
+    extents("an extent of order 15", "extent order", |it| {
+        it.change(it.entries, 4, |word| word | ORDER);
     }),
     v2("flags of a folio", "folio flags", |it| {
         it.change(it.entries, 0, |word| word | 1 << 55);
@@ -111,7 +149,7 @@ pub const FRAMES: &[Class] = &[
         it.set(it.entries, 1, 4 << 32);
     }),
     extents("pages of one folio", REFUSED, |it| {
-        it.change(it.entries, 4, |word| word & !(15 << 52));
+        it.change(it.entries, 4, |word| word & !ORDER);
         it.change(it.entries, 5, |word| word & 0xffff_ffff | 2 << 32);
     }),
     v2("two folios in one place", ONE_PLACE, |it| {

@@ -11,7 +11,8 @@ mod frames;
 mod sessions;
 mod tables;
 
-use super::victim::{Format, Victim};
+use super::format::Format;
+use super::victim::Victim;
 use nix::errno::Errno;
 use std::ops::Range;
 

@@ -3,7 +3,7 @@
 //! Damage of a session and of the list of its files.
 
 use super::super::victim::Victim;
-use super::{gone, Class};
+use super::{gone, Class, Format};
 use luo_handover::locate::{block, root, session};
 
 pub const SESSIONS: &[Class] = &[
@@ -39,12 +39,32 @@ pub const SESSIONS: &[Class] = &[
     gone("files at the last address", "NotPreserved", |it| {
         it.set(it.session, session::FILES, u64::MAX);
     }),
+    gone("files in a hole of memory", "NotPreserved", |it| {
+        it.set(it.session, session::FILES, Victim::VGA);
+    }),
     gone("files not aligned", "NotPreserved", |it| {
         it.change(it.session, session::FILES, |pa| pa + 8);
     }),
     gone("files in the kernel", "NotPreserved", |it| {
         it.set(it.session, session::FILES, it.kernel);
     }),
+    gone("the tree of KHO for files", "NotPreserved", |it| {
+        it.set(it.session, session::FILES, it.tree);
+    }),
+    gone("a memfd for files", "Count(65536)", |it| {
+        it.set(it.session, session::FILES, it.memfd.pa);
+    }),
+    Class {
+        format: Format::Tables,
+        ..gone(
+            "a table for files",
+            "[a table for files] of the previous kernel is refused",
+            |it| {
+                let table = it.table().pa;
+                it.set(it.session, session::FILES, table);
+            },
+        )
+    },
     gone("files that do not end", "Endless", |it| {
         it.set(it.block(), block::NEXT, it.block().pa);
     }),

@@ -19,6 +19,9 @@ pub const TABLES: &[Class] = &[
     tables("a slot beyond memory", "NotPreserved", |it| {
         it.set_slot(7, Victim::BEYOND)
     }),
+    tables("a slot in a hole of memory", "NotPreserved", |it| {
+        it.set_slot(7, Victim::VGA)
+    }),
     tables("a slot at the last frame", "NotPreserved", |it| {
         it.set_slot(7, u64::MAX)
     }),
@@ -53,6 +56,9 @@ pub const TABLES: &[Class] = &[
     }),
     tables("a placed slot beyond memory", "NotPreserved", |it| {
         it.set_slot(Victim::PLACED, Victim::BEYOND)
+    }),
+    tables("a placed slot in a hole of memory", "NotPreserved", |it| {
+        it.set_slot(Victim::PLACED, Victim::VGA)
     }),
     tables("a placed slot at the last frame", "NotPreserved", |it| {
         it.set_slot(Victim::PLACED, u64::MAX)
@@ -108,6 +114,9 @@ pub const TABLES: &[Class] = &[
     tables("a table beyond memory", "NotPreserved", |it| {
         it.set_frame(Victim::TABLE, Victim::BEYOND)
     }),
+    tables("a table in a hole of memory", "NotPreserved", |it| {
+        it.set_frame(Victim::TABLE, Victim::APIC)
+    }),
     tables("a table that is the description", "NotPreserved", |it| {
         it.set_frame(Victim::TABLE, it.memfd.pa)
     }),
@@ -145,6 +154,9 @@ pub const SINGLES: &[Class] = &[
     }),
     singles("a slot beyond memory", "NotPreserved", |it| {
         it.set_slot(7, Victim::BEYOND)
+    }),
+    singles("a slot in a hole of memory", "NotPreserved", |it| {
+        it.set_slot(7, Victim::VGA)
     }),
     singles("a slot at the last frame", "NotPreserved", |it| {
         it.set_slot(7, u64::MAX)
