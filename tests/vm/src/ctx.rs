@@ -3,7 +3,7 @@
 //! What a test case has at hand.
 
 use crate::cmdline::Words;
-use crate::init::orchestrator;
+use crate::init::{leaks, orchestrator};
 use crate::kmsg::Log;
 use crate::procfs::number_in;
 use crate::test::Ended;
@@ -174,6 +174,11 @@ impl Ctx {
         let stage = self.plan.stage(next.stage);
         let stage = stage.context("a plan without a stage")?;
         Ok(format!("{} {}", stage.cmdline, next.to_cmdline()))
+    }
+
+    /// Looks for leaks in this kernel, as is done by itself at the end of the last one, if its `Config` says so.
+    pub fn look_for_leaks(&self) -> Result<()> {
+        leaks::report()
     }
 
     /// Reports a case inside this test, counted by its own name.

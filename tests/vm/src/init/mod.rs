@@ -2,7 +2,7 @@
 
 //! Process 1 of the VM: prepares the machine, does what the plan says, powers off.
 
-mod leaks;
+pub mod leaks;
 mod mounts;
 pub mod orchestrator;
 mod runner;

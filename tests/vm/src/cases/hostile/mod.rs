@@ -12,6 +12,7 @@ mod pairs;
 mod roots;
 mod victim;
 
+use super::common::data::{self, Extent};
 use super::common::forger::{kernel_code, Forger};
 use super::common::luo::Device;
 use super::common::{memfd, refused, still_works};
@@ -28,7 +29,11 @@ use victim::{Strangers, Victim, BYSTANDER, VICTIM};
 
 /// The cases.
 pub const TESTS: &[Test] = &[
-    Test::new("retrieved", BARE.look_for_leaks(), &[forge, retrieve]),
+    Test::new(
+        "retrieved",
+        BARE.look_for_leaks(),
+        &[forge, retrieve, arrive],
+    ),
     Test::new(
         "discarded",
         BARE.look_for_leaks(),
@@ -47,6 +52,11 @@ pub const TESTS: &[Test] = &[
 ];
 
 const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
+
+/// The session in which the good files go on, and a new one of these bytes.
+const ONWARDS: &str = "onwards";
+const NEW: Extent = data::whole(4 << 20);
+const NEW_TOKEN: u64 = 0xff_ffff;
 
 /// What is kept for as long as a session is refused, and an FLB not finished.
 const ACCOUNT_OF_ALL: [Owner; 3] = [Owner::Root, Owner::List, Owner::Flbs];
@@ -204,6 +214,55 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
     }
     Pages::of_previous(ctx)?.unchanged(&forger, &kept)?;
     drop(pressed);
+    still_works(&device.create_session("afterwards")?)?;
+    ctx.look_for_leaks()?;
+    let good = held
+        .iter()
+        .filter(|(_, class, _, token)| class.outcome.has_finished(*token));
+    go_on(
+        ctx,
+        &device,
+        good.map(|(file, _, i, token)| (file, *i, *token)),
+    )
+}
+
+/// Hands what was good over to a kernel that finds nothing else, and a new file, beside all that is kept.
+fn go_on<'a>(
+    ctx: &mut Ctx,
+    device: &Device,
+    held: impl Iterator<Item = (&'a File, usize, u64)>,
+) -> Result<()> {
+    let session = device.create_session(ONWARDS)?;
+    for (file, i, token) in held {
+        session
+            .preserve(file, victim::seed(i, token))
+            .with_context(|| format!("class {i}, token {token}"))?;
+    }
+    let new = memfd::create(NEW.len)?;
+    data::fill(&new, NEW_TOKEN, NEW)?;
+    session.preserve(&new, NEW_TOKEN)?;
+    ctx.keep((session, new));
+    Ok(())
+}
+
+fn arrive(ctx: &mut Ctx) -> Result<()> {
+    ctx.log().lines()?;
+    ctx.insmod("")?;
+    ctx.log()
+        .expect("live update number 2: 1 sessions were handed over")?;
+    let device = Device::open()?;
+    let session = device.retrieve_session(ONWARDS)?;
+    for (i, class) in classes().enumerate() {
+        for token in [VICTIM, BYSTANDER] {
+            if class.outcome.has_finished(token) {
+                let file = session.retrieve(victim::seed(i, token));
+                let file = file.with_context(|| format!("{:?}, token {token}", class.name))?;
+                check(&file, class, i, token)?;
+            }
+        }
+    }
+    data::check(&session.retrieve(NEW_TOKEN)?, NEW_TOKEN, NEW.len, &[NEW])?;
+    session.finish()?;
     still_works(&device.create_session("afterwards")?)
 }
 

@@ -12,7 +12,7 @@ mod sessions;
 mod tables;
 
 use super::format::Format;
-use super::victim::Victim;
+use super::victim::{Victim, VICTIM};
 use nix::errno::Errno;
 use std::ops::Range;
 
@@ -35,6 +35,18 @@ pub enum Outcome {
     Zeroes(usize),
     /// All of it is there.
     Good,
+}
+
+impl Outcome {
+    /// Whether the file with this token is there, and its session is finished: then it can be handed on.
+    pub fn has_finished(self, token: u64) -> bool {
+        match self {
+            Self::Gone(_) | Self::Lost(Errno::ENOENT, _) => false,
+            Self::Lost(..) => token != VICTIM,
+            Self::Alone(_) => token == VICTIM,
+            Self::Zeroes(_) | Self::Good => true,
+        }
+    }
 }
 
 /// One way of being damaged.
