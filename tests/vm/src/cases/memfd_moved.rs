@@ -29,13 +29,14 @@ pub const TESTS: &[Test] = &[
     Test::new("held", CONFIG, &[held, held_arrived]),
 ];
 
-const CONFIG: Config = Config::new().memory_mib(1536).timeout_s(400);
+/// With a scratch area, and memory beside it.
+pub const CONFIG: Config = Config::new().memory_mib(1536).timeout_s(400);
 const SIZE: usize = 64 << 20;
 const PAGES: usize = SIZE / PAGE;
 const WORDS_PER_PAGE: usize = PAGE / 8;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Times are of a machine that does other things, too: one attempt of these must come out well.
-const ATTEMPTS: usize = 10;
+pub const ATTEMPTS: usize = 10;
 
 /// A guest: its memory, and who pays for it.
 struct Guest {
@@ -225,11 +226,11 @@ fn arrived(ctx: &mut Ctx) -> Result<()> {
 }
 
 /// Parts of a memfd: what is there at PRESERVE_FD, what comes before PREPARE, and what comes after it.
-const PARTS: [Extent; 3] = [part(0), part(1), part(2)];
+pub const PARTS: [Extent; 3] = [part(0), part(1), part(2)];
 const PART: u64 = 4 << 20;
-const HELD: u64 = 3 * PART;
+pub const HELD: u64 = 3 * PART;
 /// How long a page is waited for.
-const WAIT: Duration = Duration::from_millis(435);
+pub const WAIT: Duration = Duration::from_millis(435);
 
 const fn part(number: u64) -> Extent {
     Extent {
@@ -239,11 +240,12 @@ const fn part(number: u64) -> Extent {
 }
 
 /// Somebody who uses a page, as long as these are open.
-type User = (OwnedFd, OwnedFd);
-type Hold = fn(&File, &Mapping, usize) -> Result<User>;
+pub type User = (OwnedFd, OwnedFd);
+/// How to become one, of a page of a file that is mapped, by its offset.
+pub type Hold = fn(&File, &Mapping, usize) -> Result<User>;
 
 /// All that may have a page, by the offset of it in the file.
-const USERS: [(&str, Hold); 3] = [
+pub const USERS: [(&str, Hold); 3] = [
     ("splice", |file, _, start| {
         let (reader, writer) = nix::unistd::pipe()?;
         let mut start = start as libc::loff_t;
@@ -283,7 +285,7 @@ fn has_all(done: isize) -> Result<()> {
 }
 
 /// Fills a part with memory from where the next kernel boots. Returns where in the file a page of it is that lies there.
-fn fill_in_the_way(file: &File, map: &Mapping, part: Extent) -> Result<usize> {
+pub fn fill_in_the_way(file: &File, map: &Mapping, part: Extent) -> Result<usize> {
     for _ in 0..ATTEMPTS {
         let taken = in_the_way::crowd(2 * PART as usize, 2 * PART as usize)?;
         data::fill(file, 0, part)?;

@@ -30,7 +30,7 @@ pub fn hand_on(ctx: &mut Ctx) -> Result<()> {
 }
 
 /// A session of the previous kernel.
-fn incoming<'a>(device: &'a Device, recorder: &Recorder, number: usize) -> Result<Scene<'a>> {
+pub fn incoming<'a>(device: &'a Device, recorder: &Recorder, number: usize) -> Result<Scene<'a>> {
     Ok(Scene {
         device,
         session: device.retrieve_session(&number.to_string())?,
@@ -39,7 +39,7 @@ fn incoming<'a>(device: &'a Device, recorder: &Recorder, number: usize) -> Resul
 }
 
 /// Finishes the sessions that were not used. Those that were are gone, and their names with them.
-fn finish_all(device: Device, recorder: Recorder, used: usize) -> Result<()> {
+pub fn finish_all(device: Device, recorder: Recorder, used: usize) -> Result<()> {
     for number in 0..SESSIONS {
         let session = device.retrieve_session(&number.to_string());
         if number < used {

@@ -9,6 +9,8 @@ mod incoming;
 mod inode_lock;
 mod kexec;
 mod outgoing;
+mod page_in_use;
+mod registry;
 mod rescan;
 
 use super::common::luo::{Device, Session};
@@ -32,6 +34,7 @@ pub const TESTS: &[Test] = &[
         &[outgoing::behind_preserve],
     ),
     Test::new("behind_flb", Config::new(), &[outgoing::behind_flb]),
+    Test::new("flb_asked_for", Config::new(), &[outgoing::flb_asked_for]),
     Test::new(
         "behind_retrieve",
         Config::new(),
@@ -46,6 +49,11 @@ pub const TESTS: &[Test] = &[
         "behind_incoming_flb",
         Config::new(),
         &[incoming::hand_on, incoming::behind_flb],
+    ),
+    Test::new(
+        "behind_can_preserve",
+        Config::new(),
+        &[incoming::hand_on, registry::behind_can_preserve],
     ),
     Test::new("behind_kexec", Config::new(), &[kexec::behind_kexec]),
     Test::new("behind_thaw", Config::new(), &[kexec::behind_thaw]),
@@ -75,6 +83,11 @@ pub const TESTS: &[Test] = &[
         &[inode_lock::preserve],
     ),
     Test::new("beside_inode_lock", Config::new(), &[inode_lock::not_taken]),
+    Test::new(
+        "page_in_use",
+        page_in_use::CONFIG,
+        &[page_in_use::waited_for],
+    ),
     Test::new("rescan_killed", rescan::CONFIG, &[rescan::killed]),
     Test::new(
         "rescan_killed_in_v2",
@@ -183,12 +196,17 @@ impl Waiter {
             send(ctx, HANDLED, &first)?;
             release()?;
             ends(first, HANDLED, answer).context("the one before it")?;
-            ends(waiter, signal, self.answer)?;
-            let left = scene.told()?;
-            ensure!(left == self.left, "{left} instead of {}", self.left);
-            Ok(())
+            self.is_done(scene, waiter, signal)
         };
         meet().with_context(|| format!("{}, {signal:?}", self.what))
+    }
+
+    /// Fails unless it is answered as it is to be, after a signal, and leaves what it is to leave.
+    fn is_done(&self, scene: &Scene<'_>, waiter: Doer, signal: Signal) -> Result<()> {
+        ends(waiter, signal, self.answer)?;
+        let left = scene.told()?;
+        ensure!(left == self.left, "{left} instead of {}", self.left);
+        Ok(())
     }
 }
 

@@ -3,10 +3,14 @@
 //! Commands of this kernel's sessions that wait while a file is preserved.
 
 use super::{command, done, ends, preserve_held, send, Scene, Waiter, BOTH, HANDLED};
+use crate::cases::common::errno_of;
 use crate::cases::common::luo::Device;
-use crate::cases::common::modules::{Kind, Recorder};
+use crate::cases::common::modules::{text_of, Kind, Recorder};
+use crate::cases::races::Doer;
 use crate::ctx::Ctx;
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use std::fs::File;
 
 /// Commands of a session with the files 1 and 2.
 pub const OUTGOING: &[Waiter] = &[
@@ -67,6 +71,14 @@ pub const GETTERS: &[Waiter] = &[
     },
 ];
 
+/// Of a session that has no file yet.
+pub const ELSEWHERE: Waiter = Waiter {
+    what: "PRESERVE_FD in another session",
+    act: |scene| scene.session.preserve(&scene.file, 3).map(done),
+    answer: "done",
+    left: "(1, 1, 0) 0 [3]",
+};
+
 pub fn behind_preserve(ctx: &mut Ctx) -> Result<()> {
     let recorder = Recorder::new(ctx)?;
     let device = Device::open()?;
@@ -106,12 +118,6 @@ pub fn behind_preserve(ctx: &mut Ctx) -> Result<()> {
 pub fn behind_flb(ctx: &mut Ctx) -> Result<()> {
     let recorder = Recorder::new(ctx)?;
     let device = Device::open()?;
-    let waiter = Waiter {
-        what: "PRESERVE_FD in another session",
-        act: |scene| scene.session.preserve(&scene.file, 3).map(done),
-        answer: "done",
-        left: "(1, 1, 0) 0 [3]",
-    };
     for signal in BOTH {
         let slow = device.create_session("slow")?;
         let scene = Scene {
@@ -123,7 +129,7 @@ pub fn behind_flb(ctx: &mut Ctx) -> Result<()> {
         let callback = ("x.preserve", "x.preserve");
         let first = preserve_held(ctx, &recorder, &slow, 1, callback)?;
         let open = || recorder.open_gate();
-        waiter.meet(ctx, &scene, (first, "done"), open, signal)?;
+        ELSEWHERE.meet(ctx, &scene, (first, "done"), open, signal)?;
         let record = recorder.take()?;
         let made = record.iter().filter(|line| *line == "x.preserve").count();
         ensure!(made == 1, "x was made {made} times: {record:?}");
@@ -133,7 +139,7 @@ pub fn behind_flb(ctx: &mut Ctx) -> Result<()> {
         recorder.hold("x.unpreserve", 1)?;
         let first = command(|| slow.unpreserve(1).map(done))?;
         recorder.wait_for(ctx, "x.unpreserve")?;
-        waiter.meet(ctx, &scene, (first, "done"), open, signal)?;
+        ELSEWHERE.meet(ctx, &scene, (first, "done"), open, signal)?;
         recorder.expect(
             "x is made anew",
             "unpreserve b3, unpreserve a1, y.unpreserve, x.unpreserve, x.preserve, preserve b3",
@@ -142,5 +148,71 @@ pub fn behind_flb(ctx: &mut Ctx) -> Result<()> {
         ensure!(recorder.live()? == 0, "{signal:?}");
     }
     drop(device);
+    recorder.remove()
+}
+
+/// Fails unless all who ask for FLB x are answered so, and all who look at it see so many files, when `first` is done, for
+/// which they wait.
+fn asked_for(
+    ctx: &Ctx,
+    recorder: &Recorder,
+    first: impl FnOnce() -> Result<Doer>,
+    answer: impl FnOnce() -> String,
+    files: usize,
+) -> Result<()> {
+    // Should anything fail, the first one is ended before these: they wait for it.
+    let mut waiters = Vec::new();
+    let first = first()?;
+    let ask = || recorder.value("outgoing").map(|value| value.to_string());
+    for signal in BOTH {
+        waiters.push((signal, command(ask)?, command(flb_in_debugfs)?));
+    }
+    for (signal, asker, looker) in &waiters {
+        send(ctx, *signal, asker)?;
+        send(ctx, *signal, looker)?;
+    }
+    send(ctx, HANDLED, &first)?;
+    recorder.open_gate()?;
+    ends(first, HANDLED, "done").context("the one before them")?;
+    let (answer, shown) = (answer(), format!("outgoing {files} incoming 0"));
+    for (signal, asker, looker) in waiters {
+        ends(asker, signal, &answer).with_context(|| format!("get_outgoing, {signal:?}"))?;
+        ends(looker, signal, &shown).with_context(|| format!("debugfs, {signal:?}"))?;
+    }
+    Ok(())
+}
+
+/// What the file "flbs" of luo.ko says of FLB x, in one read.
+fn flb_in_debugfs() -> Result<String, Errno> {
+    let read = || text_of(&File::open("/sys/kernel/debug/luo/flbs")?);
+    let text = read().map_err(|err| errno_of(&err).unwrap_or(Errno::EBADMSG))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("[luo-recorder-x-v1] "));
+    line.map(String::from).ok_or(Errno::ENOENT)
+}
+
+/// A driver asks for an FLB that is just coming or going, and somebody looks at it in debugfs.
+pub fn flb_asked_for(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let session = Device::open()?.create_session("slow")?;
+    let value = || match recorder.value("outgoing") {
+        Ok(value) => value.to_string(),
+        Err(errno) => format!("{errno:?}"),
+    };
+    let comes = || preserve_held(ctx, &recorder, &session, 1, ("x.preserve", "x.preserve"));
+    asked_for(ctx, &recorder, comes, value, 1).context("it comes")?;
+    ensure!(value() != "ENOENT", "it is gone again");
+    recorder.expect("it has come", "x.preserve, y.preserve, preserve a1")?;
+    let goes = || {
+        recorder.hold("x.unpreserve", 1)?;
+        let doer = command(|| session.unpreserve(1).map(done))?;
+        recorder.wait_for(ctx, "x.unpreserve")?;
+        Ok(doer)
+    };
+    asked_for(ctx, &recorder, goes, || "ENOENT".into(), 0).context("it goes")?;
+    recorder.expect("it has gone", "unpreserve a1, y.unpreserve, x.unpreserve")?;
+    ensure!(recorder.live()? == 0);
+    drop(session);
     recorder.remove()
 }
