@@ -17,8 +17,34 @@ enum luo_step {
 	LUO_FINISH,
 };
 
+/* Whether anybody listens: else a name need not be escaped. */
+bool luo_trace_enabled(enum luo_step step);
+
 void luo_trace_step(enum luo_step step, const char *session, u64 token,
 		    u64 duration_ns, int error);
+
+bool luo_trace_enabled(enum luo_step step)
+{
+	switch (step) {
+	case LUO_PRESERVE:
+		return trace_luo_preserve_enabled();
+	case LUO_UNPRESERVE:
+		return trace_luo_unpreserve_enabled();
+	case LUO_PREPARE:
+		return trace_luo_prepare_enabled();
+	case LUO_FREEZE:
+		return trace_luo_freeze_enabled();
+	case LUO_UNFREEZE:
+		return trace_luo_unfreeze_enabled();
+	case LUO_RETRIEVE:
+		return trace_luo_retrieve_enabled();
+	case LUO_CAN_FINISH:
+		return trace_luo_can_finish_enabled();
+	case LUO_FINISH:
+		return trace_luo_finish_enabled();
+	}
+	return false;
+}
 
 void luo_trace_step(enum luo_step step, const char *session, u64 token,
 		    u64 duration_ns, int error)

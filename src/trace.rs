@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tracepoints `luo:luo_preserve` and so on: a line for each step in the life of a preserved file,
-//! with its session, token and duration.
+//! with its session, token and duration. A name cannot look like more than one word of one line.
 
 use crate::handover::luo::SessionName;
 use kernel::{
@@ -24,6 +24,7 @@ pub(crate) enum Step {
 }
 
 extern "C" {
+    fn luo_trace_enabled(step: u32) -> bool;
     fn luo_trace_step(
         step: u32,
         session: *const c_char,
@@ -44,10 +45,12 @@ pub(crate) fn step<T>(
     let result = take();
     let duration_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(0);
     let error = result.as_ref().err().map_or(0, |err| err.to_errno());
-    // SAFETY: The name ends with a zero, by its type's invariant.
+    // SAFETY: The name ends with a zero: there is one byte more than its bytes can become.
     unsafe {
-        let name = session.as_array().as_ptr().cast();
-        luo_trace_step(step as u32, name, token, duration_ns, error);
+        if luo_trace_enabled(step as u32) {
+            let name = session.word();
+            luo_trace_step(step as u32, name.as_ptr().cast(), token, duration_ns, error);
+        }
     }
     result
 }

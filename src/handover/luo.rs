@@ -180,6 +180,22 @@ impl SessionName {
     pub(crate) fn as_array(&self) -> &[u8; Self::SIZE] {
         &self.0
     }
+
+    /// Size of [`Self::word`]: no byte becomes more than four, and a zero ends it.
+    pub(crate) const WORD_SIZE: usize = 4 * (Self::SIZE - 1) + 1;
+
+    /// The name as a word of one line: escaped as in the log, and each space as `\x20`.
+    pub(crate) fn word(&self) -> [u8; Self::WORD_SIZE] {
+        let escaped = self.as_bytes().escape_ascii().flat_map(|byte| match byte {
+            b' ' => *b"\\x20",
+            _ => [byte, 0, 0, 0],
+        });
+        let mut word = [0; Self::WORD_SIZE];
+        for (to, byte) in word.iter_mut().zip(escaped.filter(|&byte| byte != 0)) {
+            *to = byte;
+        }
+        word
+    }
 }
 
 impl fmt::Debug for SessionName {

@@ -175,4 +175,7 @@ pub(crate) fn check_name(name: &SessionName) {
     assert!(format!("{name:?}")
         .bytes()
         .all(|byte| (b' '..=b'~').contains(&byte)));
+    let word = name.word();
+    let end = word.iter().position(|&byte| byte == 0);
+    assert!(end.is_some_and(|end| word[..end].iter().all(u8::is_ascii_graphic)));
 }

@@ -44,6 +44,21 @@ fn name_lengths() {
 }
 
 #[test]
+fn names_as_words() {
+    for (name, word) in [
+        (&b"vm"[..], "vm"),
+        (b"a b\nc=\"\\\"", "a\\x20b\\nc=\\\"\\\\\\\""),
+        (&[0xff; 63], &"\\xff".repeat(63)),
+    ] {
+        let name = SessionName::new(&field(name)).expect("a good name");
+        check_name(&name);
+        let bytes = name.word();
+        let end = bytes.iter().position(|&byte| byte == 0).expect("an end");
+        assert_eq!(&bytes[..end], word.as_bytes());
+    }
+}
+
+#[test]
 fn names_are_equal_whatever_follows_them() {
     let clean = SessionName::new(&field(b"vm")).unwrap();
     let garbage = SessionName::new(&field(b"vm\0garbage")).unwrap();

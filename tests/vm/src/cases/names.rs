@@ -2,8 +2,10 @@
 
 //! Names of sessions: which are possible, and that each is there once.
 
-use super::common::luo::{Device, CREATE_SESSION, RETRIEVE_SESSION};
-use super::common::{name_bytes, no_fd_leak, refused, session_by_bytes, still_works};
+use super::common::luo::{Device, Session, CREATE_SESSION, RETRIEVE_SESSION};
+use super::common::{
+    is_ours, name_bytes, names_of_every_byte, no_fd_leak, refused, session_by_bytes, still_works,
+};
 use crate::ctx::Ctx;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
@@ -76,20 +78,51 @@ fn longest(_: &mut Ctx) -> Result<()> {
     refused("again", device.create_session(&name), Errno::EEXIST)
 }
 
-fn any_bytes(_: &mut Ctx) -> Result<()> {
+/// Those, and every byte.
+fn odd_names() -> Vec<Vec<u8>> {
+    let mut names = names_of_every_byte();
+    names.extend(ODD.iter().map(|name| name.to_vec()));
+    names
+}
+
+/// Fails unless LIST_SESSIONS has just these names, to the byte.
+fn are_listed(ctx: &Ctx, device: &Device, wanted: &[Vec<u8>]) -> Result<()> {
+    if !is_ours(ctx) {
+        return Ok(());
+    }
+    let (entries, _) = device.list_sessions(0, 64)?;
+    let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
+    let wanted: Vec<_> = wanted.iter().map(|name| name_bytes(name)).collect();
+    ensure!(names == wanted, "LIST_SESSIONS: {entries:?}");
+    Ok(())
+}
+
+fn is_called(session: &Session, wanted: &[u8]) -> Result<()> {
+    let name = session.raw_name()?;
+    ensure!(
+        name == wanted,
+        "[{}] is called [{}]",
+        wanted.escape_ascii(),
+        name.escape_ascii()
+    );
+    Ok(())
+}
+
+fn any_bytes(ctx: &mut Ctx) -> Result<()> {
     let device = Device::open()?;
     let mut sessions = Vec::new();
-    for name in ODD {
+    let names = odd_names();
+    for name in &names {
         let session = session_by_bytes(&device, CREATE_SESSION, &name_bytes(name))
             .with_context(|| format!("creating {name:?}"))?;
-        let wanted = String::from_utf8_lossy(name);
-        ensure!(session.name()? == wanted, "{wanted:?} is called otherwise");
+        is_called(&session, name)?;
         sessions.push(session);
     }
-    for name in ODD {
+    for name in &names {
         let again = session_by_bytes(&device, CREATE_SESSION, &name_bytes(name));
         refused(&format!("{name:?} again"), again, Errno::EEXIST)?;
     }
+    are_listed(ctx, &device, &names)?;
     sessions.iter().try_for_each(still_works)
 }
 
@@ -166,29 +199,26 @@ fn thousand(_: &mut Ctx) -> Result<()> {
 
 fn create_odd(ctx: &mut Ctx) -> Result<()> {
     let device = Device::open()?;
-    for name in ODD {
-        ctx.keep(session_by_bytes(
-            &device,
-            CREATE_SESSION,
-            &name_bytes(name),
-        )?);
+    for name in odd_names() {
+        let name = name_bytes(&name);
+        ctx.keep(session_by_bytes(&device, CREATE_SESSION, &name)?);
     }
     Ok(())
 }
 
-fn retrieve_odd(_: &mut Ctx) -> Result<()> {
+fn retrieve_odd(ctx: &mut Ctx) -> Result<()> {
     let device = Device::open()?;
+    are_listed(ctx, &device, &odd_names())?;
     let nearly = |bytes: &[u8]| session_by_bytes(&device, RETRIEVE_SESSION, &name_bytes(bytes));
     refused("a shorter name", nearly(&[b'x'; 62]), Errno::ENOENT)?;
     let mut longer = name_bytes(&[b'x'; 63]);
     longer[63] = b'x';
     let longer = session_by_bytes(&device, RETRIEVE_SESSION, &longer);
     refused("a name not terminated", longer, Errno::ENOENT)?;
-    for name in ODD {
-        let session = session_by_bytes(&device, RETRIEVE_SESSION, &name_bytes(name))
+    for name in odd_names() {
+        let session = session_by_bytes(&device, RETRIEVE_SESSION, &name_bytes(&name))
             .with_context(|| format!("retrieving {name:?}"))?;
-        let wanted = String::from_utf8_lossy(name);
-        ensure!(session.name()? == wanted, "{wanted:?} is called otherwise");
+        is_called(&session, &name)?;
         session.finish()?;
     }
     Ok(())

@@ -3,11 +3,14 @@
 //! What those see who look on: tracepoints, /proc/PID/fdinfo and debugfs.
 
 use super::common::debugfs::has;
-use super::common::luo::{Device, Session};
+use super::common::luo::{Device, Session, CREATE_SESSION};
 use super::common::modules::{Kind, Recorder};
-use super::common::{memfd, only_ours, refused};
+use super::common::{
+    memfd, name_bytes, names_of_every_byte, only_ours, preserve_number, refused, session_by_bytes,
+};
 use crate::ctx::Ctx;
 use crate::kexec;
+use crate::kmsg::Log;
 use crate::test::{Config, Test};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -19,6 +22,7 @@ use std::path::Path;
 pub const TESTS: &[Test] = &[
     Test::new("trace", Config::new(), &[trace_outgoing, trace_incoming]),
     Test::new("fdinfo", Config::new(), &[fdinfo, fdinfo_incoming]),
+    Test::new("odd_names", Config::new(), &[odd_names]),
     Test::new("debugfs", Config::new(), &[debugfs, debugfs_incoming]),
 ];
 
@@ -181,10 +185,15 @@ fn trace_incoming(ctx: &mut Ctx) -> Result<()> {
     recorder.remove()
 }
 
-/// What fdinfo shows of a descriptor beyond what it shows of any.
-fn info(session: &Session) -> Result<BTreeMap<String, String>> {
+/// What fdinfo shows of a session.
+fn info_text(session: &Session) -> Result<String> {
     let path = format!("/proc/self/fdinfo/{}", session.0.as_raw_fd());
-    let text = std::fs::read_to_string(&path).context(path)?;
+    std::fs::read_to_string(&path).context(path)
+}
+
+/// Its fields, among those that it shows of any descriptor.
+fn info(session: &Session) -> Result<BTreeMap<String, String>> {
+    let text = info_text(session)?;
     let fields = text.lines().filter_map(|line| line.split_once(":\t"));
     Ok(fields
         .map(|(name, value)| (name.to_string(), value.to_string()))
@@ -252,6 +261,52 @@ fn fdinfo_incoming(_: &mut Ctx) -> Result<()> {
     state("2")?;
     session.finish()?;
     state("0")
+}
+
+/// Would be two events, the second one of another session; and lines of fdinfo.
+const FORGED: &[u8] = b"x token=0x9 error=-1\n: luo_preserve: session=y token=0x8";
+const FORGED_INFO: &[u8] = b"x]\nfiles:\t9\nstate:\tfrozen\r\x1b[2K";
+
+/// Whatever is in a name: fdinfo has the lines that it always has, and the log and the trace have one line of each step.
+fn odd_names(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "shows nothing there")?;
+    let tracing = Tracing::new()?;
+    let device = Device::open()?;
+    let plain = info_text(&device.create_session("plain")?)?;
+    let mut names = names_of_every_byte();
+    names.extend([FORGED.to_vec(), FORGED_INFO.to_vec()]);
+    for name in names {
+        let shown = name.escape_ascii().to_string();
+        let test = || -> Result<()> {
+            let session = session_by_bytes(&device, CREATE_SESSION, &name_bytes(&name))?;
+            let info = info_text(&session)?;
+            let wanted = plain.replace("[plain]", &format!("[{shown}]"));
+            ensure!(info == wanted, "fdinfo: {info:?}");
+
+            let mut log = Log::from_now()?;
+            let closed = preserve_number(&session, -1, 1);
+            refused("a closed descriptor", closed, Errno::EBADF)?;
+            let lines = log.lines()?;
+            let ours: Vec<_> = lines.iter().filter(|it| it.starts_with("luo:")).collect();
+            let line = format!("luo: session [{shown}]: cannot preserve fd -1 as token 0x1: EBADF");
+            // Backslashes are escaped where the log is read here.
+            let wanted = line.replace('\\', "\\x5c");
+            ensure!(ours == [&wanted], "the log: {lines:?}");
+
+            session.preserve(&memfd::create(0)?, 2)?;
+            let word = shown.replace(' ', "\\x20");
+            let wanted = [
+                format!("preserve {word} 1 -9"),
+                format!("preserve {word} 2"),
+            ];
+            tracing.expect("the trace", &wanted.each_ref().map(String::as_str))?;
+            drop(session);
+            tracing.expect("closing", &[&format!("unpreserve {word} 2")])?;
+            Ok(())
+        };
+        test().with_context(|| shown.clone())?;
+    }
+    Ok(())
 }
 
 const HANDLER: &str = "luo-recorder-a-v1";

@@ -177,6 +177,11 @@ impl Session {
 
     /// GET_NAME. What is not UTF-8 in it is replaced.
     pub fn name(&self) -> Result<String, Errno> {
+        Ok(String::from_utf8_lossy(&self.raw_name()?).into_owned())
+    }
+
+    /// GET_NAME, its bytes.
+    pub fn raw_name(&self) -> Result<Vec<u8>, Errno> {
         let size = size_of::<NameArg>() as u32;
         let mut arg = NameArg {
             size,
@@ -185,6 +190,6 @@ impl Session {
         };
         ioctl(self.0.as_raw_fd(), GET_NAME, &mut arg)?;
         let len = arg.name.iter().position(|&b| b == 0).unwrap_or(NAME_LEN);
-        Ok(String::from_utf8_lossy(&arg.name[..len]).into_owned())
+        Ok(arg.name[..len].to_vec())
     }
 }

@@ -134,6 +134,12 @@ pub fn name_bytes(name: &[u8]) -> [u8; 64] {
     bytes
 }
 
+/// Names that together have every byte but NUL, as long as names can be.
+pub fn names_of_every_byte() -> Vec<Vec<u8>> {
+    let bytes: Vec<u8> = (1..=u8::MAX).collect();
+    bytes.chunks(63).map(<[u8]>::to_vec).collect()
+}
+
 /// A limit on the number of open files that leaves room for just so many more; what it was before when dropped.
 pub struct FdLimit {
     before: libc::rlimit,
