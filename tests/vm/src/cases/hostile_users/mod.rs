@@ -17,6 +17,7 @@ use crate::test::{Config, Test};
 /// The cases.
 pub const TESTS: &[Test] = &[
     Test::new("device", Config::new(), &[reach::device]),
+    Test::new("kexec_by_others", Config::new(), &[reach::kexec_by_others]),
     Test::new("passed_session", Config::new(), &[reach::passed_session]),
     Test::new(
         "passed_incoming",

@@ -3,11 +3,13 @@
 //! Who reaches what: the device is for whom its mode lets in, a session for whom somebody gave its descriptor.
 
 use super::super::common::luo::{Device, Session, CREATE_SESSION, DEVICE, RETRIEVE_SESSION};
-use super::super::common::nobody::as_nobody;
+use super::super::common::modules::{Kind, Recorder};
+use super::super::common::nobody::{as_bare_root, as_nobody};
 use super::super::common::{
     data, errno_of, is_ours, memfd, name_bytes, refused, session_by_bytes, still_works,
 };
 use crate::ctx::Ctx;
+use crate::kexec;
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions, Permissions};
@@ -38,8 +40,32 @@ pub fn device(_: &mut Ctx) -> Result<()> {
     std::fs::set_permissions(DEVICE, Permissions::from_mode(mode))?;
     opened?;
     as_nobody(cannot_open)?;
+    // That of its owner: no capability is asked for.
+    as_bare_root(|| still_works(&Device::open()?.create_session("bare root's")?))?;
     // One who has it open keeps others out, but only for so long.
     still_works(&Device::open()?.create_session("root's")?)
+}
+
+/// A session is no right to leave this kernel, nor is the device: that takes CAP_SYS_BOOT, and nothing is frozen before.
+pub fn kexec_by_others(ctx: &mut Ctx) -> Result<()> {
+    ctx.kexec_load()?;
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let passed = device.create_session("passed")?;
+    passed.preserve(&recorder.open(Kind::B, 1)?, 1)?;
+    recorder.take()?;
+    let refuses = || {
+        passed.preserve(&memfd::create(0)?, 2)?;
+        refused("reboot()", Err::<(), _>(kexec::execute()), Errno::EPERM)?;
+        passed.unpreserve(2)?;
+        ensure!(passed.state()? == (1, 1, 0), "{:?}", passed.state()?);
+        Ok(())
+    };
+    as_nobody(refuses)?;
+    as_bare_root(refuses)?;
+    recorder.expect("the file of the session", "")?;
+    drop((passed, device));
+    recorder.remove()
 }
 
 /// The session and nothing but the session.
