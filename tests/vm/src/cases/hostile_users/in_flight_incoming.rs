@@ -3,15 +3,19 @@
 //! The same with what the previous kernel handed over: whatever is under way, a file comes whole or not at all.
 
 use super::super::common::data::{self, whole};
-use super::super::common::luo::Device;
+use super::super::common::luo::{Device, Session};
 use super::super::common::{is_ours, memfd, open_fds, refused};
+use super::super::races::LONG;
 use super::in_flight::{by_number, in_a_storm};
+use super::uring;
 use crate::ctx::Ctx;
 use anyhow::{ensure, Context, Result};
+use io_uring::{opcode, types, IoUring};
 use nix::errno::Errno;
 use std::fs::File;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 const SESSIONS: u64 = 40;
@@ -78,17 +82,8 @@ fn retrieve_by_number(fd: RawFd, calls: &AtomicU64, done: &AtomicBool) -> Result
     let mut worked = 0;
     while !done.load(Relaxed) {
         for token in TOKENS {
-            let session = by_number(fd);
-            match session.retrieve(token) {
-                Ok(file) => {
-                    is_whole(&file)?;
-                    worked += 1;
-                }
-                // Closed; or finished, by which its files are gone; or not a session now.
-                Err(Errno::EBADF | Errno::ENOENT | Errno::ENOTTY) => {}
-                Err(errno) => anyhow::bail!("RETRIEVE_FD: {errno}"),
-            }
-            let _ = session.name();
+            worked += u64::from(take_one(fd, token)?);
+            let _ = by_number(fd).name();
             calls.fetch_add(1, Relaxed);
         }
     }
@@ -132,4 +127,90 @@ pub fn closed(ctx: &mut Ctx) -> Result<()> {
         refused("a session that was closed", again, Errno::ENOENT)?;
     }
     Ok(())
+}
+
+/// How a process lets go of its number of a session.
+type Way = fn(RawFd) -> Result<()>;
+
+const WAYS: [(&str, Way); 3] = [
+    ("a ring closes it", |fd| {
+        let close = opcode::Close::new(types::Fd(fd)).build();
+        uring::submit(&mut IoUring::new(8)?, &close)??;
+        Ok(())
+    }),
+    ("a copy of it is the last", |fd| {
+        // SAFETY: the number is closed by its owner alone, who does so here.
+        let session = Session(unsafe { OwnedFd::from_raw_fd(fd) });
+        let copy = session.0.try_clone()?;
+        drop(session);
+        Session(copy).name().context("by the copy")?;
+        Ok(())
+    }),
+    ("programs inherit it", |fd| {
+        Command::new("/init").output()?;
+        // SAFETY: as above.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(())
+    }),
+];
+
+/// One thread takes all files out of a session, another one finishes it, and a third lets go of it.
+pub fn let_go(ctx: &mut Ctx) -> Result<()> {
+    let device = Device::open()?;
+    let before = open_fds()?;
+    let (mut taken, mut finished) = (0, 0);
+    for (number, (way, let_go)) in (0..SESSIONS).zip(WAYS.iter().cycle()) {
+        let mut test = || -> Result<()> {
+            let fd = device.retrieve_session(&name(number))?.0.into_raw_fd();
+            let calls = AtomicU64::new(0);
+            std::thread::scope(|scope| -> Result<()> {
+                let taker = scope.spawn(|| take_all(fd, &calls));
+                // Not all of it, and not nothing, another time each time.
+                while calls.load(Relaxed) < number % 8 && !taker.is_finished() {
+                    std::thread::yield_now();
+                }
+                let finisher = scope.spawn(|| by_number(fd).finish());
+                let result = let_go(fd);
+                taken += taker.join().expect("no panic")?;
+                match finisher.join().expect("no panic") {
+                    Ok(()) => finished += 1,
+                    // Closed, or a file that was taken out just now.
+                    Err(Errno::EBADF | Errno::ENOTTY) => {}
+                    Err(errno) => anyhow::bail!("FINISH: {errno}"),
+                }
+                result
+            })?;
+            ctx.wait_for("the session is gone", LONG, || {
+                let again = device.retrieve_session(&name(number));
+                matches!(again, Err(Errno::ENOENT))
+            })
+        };
+        test().with_context(|| format!("session {number}: {way}"))?;
+    }
+    ctx.figure(&format!(
+        "{taken} files were taken out, {finished} sessions finished"
+    ));
+    ensure!(taken > 0 && finished > 0, "{taken}, {finished}");
+    ensure!(open_fds()? == before, "a descriptor leaked");
+    Ok(())
+}
+
+/// Takes each file out once, by a number that may at any moment be none of a session. Returns how many came.
+fn take_all(fd: RawFd, calls: &AtomicU64) -> Result<u64> {
+    let mut taken = 0;
+    for token in TOKENS {
+        taken += u64::from(take_one(fd, token)?);
+        calls.fetch_add(1, Relaxed);
+    }
+    Ok(taken)
+}
+
+/// Takes a file out by such a number, if it comes.
+fn take_one(fd: RawFd, token: u64) -> Result<bool> {
+    match by_number(fd).retrieve(token) {
+        Ok(file) => is_whole(&file).map(|()| true),
+        // Closed; or finished, by which its files are gone; or not a session now.
+        Err(Errno::EBADF | Errno::ENOENT | Errno::ENOTTY) => Ok(false),
+        Err(errno) => anyhow::bail!("RETRIEVE_FD: {errno}"),
+    }
 }

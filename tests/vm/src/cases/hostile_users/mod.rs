@@ -53,4 +53,9 @@ pub const TESTS: &[Test] = &[
         Config::new(),
         &[in_flight_incoming::hand_on, in_flight_incoming::closed],
     ),
+    Test::new(
+        "let_go_incoming",
+        Config::new(),
+        &[in_flight_incoming::hand_on, in_flight_incoming::let_go],
+    ),
 ];

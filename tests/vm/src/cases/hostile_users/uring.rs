@@ -16,7 +16,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Does one thing and gives its result.
-fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> Result<Result<i32, Errno>> {
+pub fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> Result<Result<i32, Errno>> {
     // SAFETY: what the callers' entries point to lives until the completion below.
     unsafe { ring.submission().push(entry) }.context("a full queue")?;
     ring.submit_and_wait(1)?;
