@@ -57,8 +57,17 @@ fn insmod_with_handlers(ctx: &mut Ctx) -> Result<()> {
     modules::need(ctx, Recorder::NAME)?;
     let faults = Faults::new()?;
     faults.need_own()?;
+    // The one depends on both FLBs, the other on one of them.
+    let check = || -> Result<()> {
+        let session = Device::open()?.create_session("recorded")?;
+        session.preserve(&Recorder::open_file(Kind::A, 1)?, 1)?;
+        session.preserve(&Recorder::open_file(Kind::B, 2)?, 2)?;
+        Ok(())
+    };
     // What is made when it is first asked for, and stays.
-    Recorder::new(ctx)?.remove()?;
+    let recorder = Recorder::new(ctx)?;
+    check()?;
+    recorder.remove()?;
     let owned = Owned::of_inserted()?;
     let before = references()?;
     let same = || -> Result<()> {
@@ -67,13 +76,6 @@ fn insmod_with_handlers(ctx: &mut Ctx) -> Result<()> {
             now == before,
             "luo.ko has {now} references instead of {before}"
         );
-        Ok(())
-    };
-    // The one depends on both FLBs, the other on one of them.
-    let check = || -> Result<()> {
-        let session = Device::open()?.create_session("recorded")?;
-        session.preserve(&Recorder::open_file(Kind::A, 1)?, 1)?;
-        session.preserve(&Recorder::open_file(Kind::B, 2)?, 2)?;
         Ok(())
     };
     let insmod = Insmod {

@@ -233,18 +233,16 @@ fn set(name: &str, file: &str, value: &str) -> Result<()> {
 
 /// Lets each point of a call fail, as `each_point` does it, and fails if the kernel holds a page more then. `first` is a
 /// call before: it finds things to be made that stay.
-pub fn leaving_nothing(
+pub fn leaving_nothing<T>(
     ctx: &Ctx,
     what: &str,
     first: impl FnOnce() -> Result<()>,
-    each_point: impl FnOnce() -> Result<Points>,
-) -> Result<Points> {
+    each_point: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     held::charged(|cgroup| {
         first().context("before any fault")?;
         let held = Held::now(cgroup)?;
-        let start = Instant::now();
         let points = each_point()?;
-        points.report(ctx, what, start)?;
         held.expect_no_more(ctx, what)?;
         Ok(points)
     })
@@ -292,7 +290,12 @@ impl<'a, T> Sweep<'a, T> {
         state: impl Fn() -> Result<String>,
     ) -> Result<Points> {
         let first = || self.plain();
-        leaving_nothing(ctx, self.what, first, || self.each_point(faults, state))
+        leaving_nothing(ctx, self.what, first, || {
+            let start = Instant::now();
+            let points = self.each_point(faults, state)?;
+            points.report(ctx, self.what, start)?;
+            Ok(points)
+        })
     }
 
     /// Each point fails once.
