@@ -13,10 +13,9 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the VM has a module.
+/// Where the VM has a module. Of luo.ko it is another build, which takes over from the first.
 pub fn file_of(name: &str) -> PathBuf {
-    let folder = if name == "luo" { "/" } else { "/modules" };
-    Path::new(folder).join(name).with_extension("ko")
+    Path::new("/modules").join(name).with_extension("ko")
 }
 
 /// True if the module is inserted.
