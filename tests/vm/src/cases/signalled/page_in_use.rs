@@ -7,16 +7,18 @@ use super::{command, ends, HANDLED, KILLED};
 use crate::cases::common::luo::Device;
 use crate::cases::common::memfd::{self, Mapping};
 use crate::cases::common::{data, in_the_way, only_ours};
-use crate::cases::memfd_moved::{fill_in_the_way, ATTEMPTS, HELD, PARTS, USERS, WAIT};
+use crate::cases::memfd_moved::{self, fill_in_the_way, ATTEMPTS, HELD, PARTS, USERS, WAIT};
 use crate::cases::races::{wait_until_stuck, Doer};
 use crate::ctx::Ctx;
 use crate::kexec;
+use crate::test::Config;
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{kill, Signal};
 use std::time::Instant;
 
-pub use crate::cases::memfd_moved::CONFIG;
+/// Memory is filled three times, which takes a kernel with KASAN minutes.
+pub const CONFIG: Config = memfd_moved::CONFIG.timeout_s(1200);
 
 /// Fails unless a command waits for the page as long as it is to wait, or ends when it is killed.
 fn waits(
