@@ -4,7 +4,7 @@
 //! there is as before then, and the same command works. Those about a file are in `faults_file`.
 
 use super::common::ext::{NORMAL, ORDERED, PREPARED};
-use super::common::faults::{Faults, Insmod, Sweep, INSMOD_LOG, LUO};
+use super::common::faults::{Faults, Insmod, Sweep, INSMOD_LOG};
 use super::common::luo::{Device, DEVICE};
 use super::common::modules::{self, Kind, Recorder};
 use super::common::owned::Owned;
@@ -46,7 +46,7 @@ fn insmod(ctx: &mut Ctx) -> Result<()> {
         ensure!(total == 0, "{total} sessions");
         Ok(())
     };
-    LUO.run(ctx, &faults, check, || Ok(()))?;
+    Insmod::luo().run(ctx, &faults, check, || Ok(()))?;
     ctx.rmmod()?;
     owned.expect_no_more(ctx, "after insmod and rmmod")
 }
@@ -78,11 +78,7 @@ fn insmod_with_handlers(ctx: &mut Ctx) -> Result<()> {
         );
         Ok(())
     };
-    let insmod = Insmod {
-        name: Recorder::NAME,
-        params: c"",
-    };
-    insmod.run(ctx, &faults, check, same)?;
+    Insmod::of(Recorder::NAME).run(ctx, &faults, check, same)?;
     Recorder::new(ctx)?.remove()?;
     same()?;
     owned.expect_no_more(ctx, "after insmod and rmmod of handlers in C")

@@ -5,7 +5,7 @@
 
 use super::common::data::{self, Extent};
 use super::common::ext::{ORDERED, UPDATED};
-use super::common::faults::{self, Faults, Points, Sweep, INSMOD_LOG, LUO};
+use super::common::faults::{self, Faults, Insmod, Points, Sweep, INSMOD_LOG};
 use super::common::held::Growth;
 use super::common::luo::{Device, Session};
 use super::common::memfd;
@@ -163,7 +163,7 @@ fn insmod(ctx: &mut Ctx) -> Result<()> {
         ensure!((total, files) == (2, 4), "{total} sessions, {files} files");
         Ok(())
     };
-    LUO.run(ctx, &Faults::new()?, check, || Ok(()))?;
+    Insmod::luo().run(ctx, &Faults::new()?, check, || Ok(()))?;
     ctx.rmmod()?;
     owned.expect_no_more(ctx, "after insmod and rmmod")?;
     ctx.insmod("")?;

@@ -10,7 +10,6 @@ use crate::kmsg::Log;
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::kmod::{finit_module, ModuleInitFlags};
-use std::ffi::CStr;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -350,19 +349,27 @@ pub const INSMOD_LOG: &[&str] = &["at event_define_fields", "at kho_add_subtree"
 
 /// A module, each point of whose insmod is to fail once.
 pub struct Insmod<'a> {
-    /// The module: `luo` or one of those on top of it.
-    pub name: &'a str,
-    /// Its parameters.
-    pub params: &'a CStr,
+    name: &'a str,
+    path: PathBuf,
 }
 
-/// The module that all of this is about.
-pub const LUO: Insmod = Insmod {
-    name: "luo",
-    params: c"",
-};
+impl<'a> Insmod<'a> {
+    /// The module that all of this is about.
+    pub fn luo() -> Self {
+        Self {
+            name: "luo",
+            path: "/luo.ko".into(),
+        }
+    }
 
-impl Insmod<'_> {
+    /// One on top of it.
+    pub fn of(name: &'a str) -> Self {
+        Self {
+            name,
+            path: modules::file_of(name),
+        }
+    }
+
     /// Inserts it, again and again; it stays inserted. Whenever it came in, `check` is called, and whenever it did not,
     /// `same`: whether all is as before.
     pub fn run(
@@ -372,16 +379,12 @@ impl Insmod<'_> {
         check: impl Fn() -> Result<()>,
         same: impl Fn() -> Result<()>,
     ) -> Result<Points> {
-        let path = match self.name {
-            "luo" => PathBuf::from("/luo.ko"),
-            other => modules::file_of(other),
-        };
-        let file = File::open(&path).with_context(|| path.display().to_string())?;
+        let file = File::open(&self.path).with_context(|| self.path.display().to_string())?;
         let mut points = Points::default();
         let start = Instant::now();
         let mut log = Log::from_now()?;
         for nth in 1.. {
-            let insert = || finit_module(&file, self.params, ModuleInitFlags::empty());
+            let insert = || finit_module(&file, c"", ModuleInitFlags::empty());
             let (result, failed) = faults.inject(nth, insert)?;
             let at = || format!("insmod {}, point {nth}, {failed:?}: {result:?}", self.name);
             if let Some(kind) = failed {

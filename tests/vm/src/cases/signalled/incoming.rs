@@ -123,8 +123,8 @@ pub fn behind_retrieve(ctx: &mut Ctx) -> Result<()> {
 
 /// Commands that wait for FINISH.
 const FINISHING: &[(&str, &str, Waiter)] = &[
-    ("finish", "finish b2 0", FINISH_AGAIN),
-    ("can_finish", "can_finish a1 0", FINISH_AGAIN),
+    ("finish", "finish b2 0", FINISH),
+    ("can_finish", "can_finish a1 0", FINISH),
     (
         "can_finish",
         "can_finish a1 0",
@@ -147,7 +147,7 @@ const FINISHING: &[(&str, &str, Waiter)] = &[
     ),
 ];
 
-const FINISH_AGAIN: Waiter = Waiter {
+pub const FINISH: Waiter = Waiter {
     what: "FINISH",
     act: |scene| scene.session.finish().map(done),
     answer: "done",

@@ -3,7 +3,7 @@
 //! Commands that look for a handler, while a driver takes its time to say whether a file is one of its own: it is asked
 //! with all handlers locked.
 
-use super::incoming::{finish_all, incoming};
+use super::incoming::{finish_all, incoming, FINISH};
 use super::outgoing::ELSEWHERE;
 use super::{command, done, ends, send, Scene, Waiter, BOTH, HANDLED};
 use crate::cases::common::luo::Device;
@@ -19,13 +19,6 @@ const RETRIEVE: Waiter = Waiter {
     act: |scene| scene.session.retrieve(1).map(drop).map(done),
     answer: "done",
     left: "(4, 2, 1) 0 [1, 2]",
-};
-
-const FINISH: Waiter = Waiter {
-    what: "FINISH",
-    act: |scene| scene.session.finish().map(done),
-    answer: "done",
-    left: "(4, 0, 0) 0 []",
 };
 
 /// What there is in the record in the end, and how often: nothing was done twice.
