@@ -176,7 +176,7 @@ impl Ctx {
         Ok(format!("{} {}", stage.cmdline, next.to_cmdline()))
     }
 
-    /// Looks for leaks in this kernel, as is done by itself at the end of the last one, if its `Config` says so.
+    /// Looks for leaks in this kernel, as is done by itself at the end of the last one. Its `Config` has to say so, too.
     pub fn look_for_leaks(&self) -> Result<()> {
         leaks::report()
     }

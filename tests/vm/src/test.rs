@@ -75,6 +75,7 @@ pub struct Config {
     faults: bool,
     params: &'static str,
     nested: bool,
+    leaks: bool,
     timeout_s: u32,
     allow_log: &'static [&'static str],
 }
@@ -98,6 +99,7 @@ impl Config {
             faults: false,
             params: "",
             nested: false,
+            leaks: false,
             // A kernel takes seconds, but not on a busy machine that emulates it.
             timeout_s: 240,
             allow_log: &[],
@@ -121,7 +123,10 @@ impl Config {
 
     /// kmemleak in every kernel of a test that goes through kexec, where there is one: each boot takes long then.
     pub const fn look_for_leaks(self) -> Self {
-        self.cmdline("kmemleak=on")
+        Self {
+            leaks: true,
+            ..self
+        }
     }
 
     /// A swap device of this size, in compressed memory.
@@ -196,6 +201,7 @@ impl Config {
             faults: self.faults,
             params: self.params.into(),
             nested: self.nested,
+            leaks: self.leaks,
             timeout_s: self.timeout_s,
             allow_log: self.allow_log.iter().map(|&s| s.into()).collect(),
         }

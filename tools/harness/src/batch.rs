@@ -62,7 +62,11 @@ impl Batch {
     /// What the VM is told.
     pub fn plan(&self, default: Orchestrator, seed: u64, accel: Accel) -> Plan {
         let clock = clock::words(accel);
-        let leaks = if self.stages > 1 { NO_KMEMLEAK } else { "" };
+        let leaks = if self.stages == 1 || self.config.leaks {
+            ""
+        } else {
+            NO_KMEMLEAK
+        };
         let stages = (0..self.stages).map(|index| {
             let orchestrator = self.orchestrator(index, default);
             Stage {
@@ -157,6 +161,7 @@ mod tests {
             faults: false,
             params: String::new(),
             nested: false,
+            leaks: false,
             timeout_s,
             allow_log: vec![],
         };
@@ -198,6 +203,17 @@ mod tests {
         );
         assert!(batch.needs_module(Orchestrator::Rust));
         assert!(!batch.needs_module(Orchestrator::C));
+    }
+
+    #[test]
+    fn kmemleak_is_not_switched_off_for_who_wants_it() {
+        let mut wants_it = test("a::1", 2, "", 5);
+        wants_it.config.leaks = true;
+        for test in [wants_it, test("a::2", 1, "", 5)] {
+            let plan = batches(&[test])[0].plan(Orchestrator::Rust, 0, Accel::Kvm);
+            let with_it = |stage: &Stage| !stage.cmdline.contains(NO_KMEMLEAK);
+            assert!(plan.stages.iter().all(with_it), "{plan:?}");
+        }
     }
 
     #[test]

@@ -112,6 +112,7 @@ fn batch(program: &Path) -> Result<Batch> {
             recorder: false,
             params: String::new(),
             nested: false,
+            leaks: false,
             faults: false,
             // A whole system ends and another one starts, on a machine that may be busy.
             timeout_s: 600,

@@ -42,6 +42,8 @@ pub struct VmConfig {
     pub params: String,
     /// Whether it is to have what it takes to run virtual machines in it: KVM's modules, the sample VMM and its guest.
     pub nested: bool,
+    /// Whether each kernel is looked through for leaks, where there is kmemleak, although the test goes through kexec.
+    pub leaks: bool,
     /// Seconds that a stage of the test may take.
     pub timeout_s: u32,
     /// Pieces of console lines that may look like a kernel bug and are wanted here.

@@ -14,13 +14,15 @@ const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 /// mm/kmemleak.c), and nothing tells when it has come of age.
 const AGE: Duration = Duration::from_secs(5);
 
+/// Whether it was switched off on the command line, for which there is no way back. It has its file even then.
+pub fn is_off() -> Result<bool> {
+    let line = std::fs::read_to_string("/proc/cmdline")?;
+    Ok(line.split_whitespace().any(|word| word == "kmemleak=off"))
+}
+
 /// Writes on the console what was leaked since the boot, where the harness sees it.
 pub fn report() -> Result<()> {
-    // Of one that was switched off on the command line there is a file, too.
-    let is_off = std::fs::read_to_string("/proc/cmdline")?
-        .split(' ')
-        .any(|word| word.trim() == "kmemleak=off");
-    if is_off || !Path::new(KMEMLEAK).exists() {
+    if !Path::new(KMEMLEAK).exists() {
         return Ok(());
     }
     sleep(AGE);

@@ -73,7 +73,9 @@ fn run() -> Result<()> {
         Work::Tests(names) => match ready {
             Ok(()) => {
                 runner::run_all(names, &words, &plan)?;
-                leaks::report()?;
+                if !leaks::is_off()? {
+                    leaks::report()?;
+                }
             }
             Err(err) => fail_all(names, &format!("{err:#}")),
         },
