@@ -51,6 +51,8 @@ struct Met {
     files: u64,
     steps: u64,
     kills: u64,
+    /// How many keys and pages KHO keeps when all is finished.
+    base: Option<(u64, u64)>,
     /// What was under way, by name.
     under_way: BTreeMap<String, u64>,
 }
@@ -77,6 +79,7 @@ fn go_on(ctx: &mut Ctx) -> Result<()> {
     if ctx.stage() > 1 {
         met = postcard::from_bytes(&ctx.baggage()?.context("nothing was given along")?)?;
         arrive(ctx, &device, &mut met)?;
+        nothing_else(&recorder, &mut met)?;
     }
     if ctx.stage() as u64 > ctx.amount(KEXECS) {
         drop(device);
@@ -192,6 +195,17 @@ fn arrive(ctx: &Ctx, device: &Device, met: &mut Met) -> Result<()> {
     }
     let (_, left) = device.list_sessions(0, 0)?;
     ensure!(left == 0, "{left} sessions are left when all is finished");
+    Ok(())
+}
+
+/// Fails if more than in another kernel came along that no session has: what was preserved by halves.
+fn nothing_else(recorder: &Recorder, met: &mut Met) -> Result<()> {
+    let left = recorder.unrestored()?;
+    let base = *met.base.get_or_insert(left);
+    ensure!(
+        left == base,
+        "KHO keeps {left:?}, keys and pages, when all is finished, instead of {base:?}"
+    );
     Ok(())
 }
 

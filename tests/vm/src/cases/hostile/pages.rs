@@ -5,6 +5,7 @@
 
 use super::super::common::forger::Forger;
 use crate::ctx::Ctx;
+use crate::frames;
 use anyhow::{ensure, Context, Result};
 use luo_handover::locate::{self, block, flags, flb, flbs, root, session, Place};
 use luo_handover::memory::Memory;
@@ -130,13 +131,18 @@ impl Pages {
         Ok(postcard::from_bytes(&bytes)?)
     }
 
-    /// Fails unless the pages of these owners hold what they held. Memory was taken before, as much as there is.
+    /// Fails unless the pages of these owners hold what they held, and are nobody's. Memory was taken before, as much as
+    /// there is.
     pub fn unchanged(&self, forger: &Forger, kept: &[Owner]) -> Result<()> {
         for owner in kept {
             let is_there = self.0.iter().any(|piece| piece.owner == *owner);
             ensure!(is_there, "no page of {owner:?}");
         }
-        for piece in self.0.iter().filter(|piece| kept.contains(&piece.owner)) {
+        let pieces = || self.0.iter().filter(|piece| kept.contains(&piece.owner));
+        let frames: Vec<_> = pieces().map(|piece| piece.pa >> 12).collect();
+        let used = frames::in_use(&frames)?;
+        ensure!(used.is_empty(), "somebody has page frames {used:x?}");
+        for piece in pieces() {
             ensure!(
                 piece.sum(forger)? == piece.sum,
                 "page {:#x} of {:?} is not what it was",
