@@ -184,7 +184,7 @@ check-variant: setup
 model: N := 1000000
 races: N := 100
 soak: N := 200
-model: LONG_TESTS := model:: $(if $(STEPS),,concurrent::) --skip memfd_
+model: LONG_TESTS := model:: concurrent:: --skip memfd_
 races: LONG_TESTS := races_kexec::
 soak: LONG_TESTS := soak::
 $(LONG_GOALS): module

@@ -39,17 +39,20 @@ pub struct Done {
 }
 
 impl Member {
-    /// Brings it into being; it waits for the session. Before that is made: or it would inherit it.
+    /// Brings it into being; it waits for the session, and then does those of its commands that have these numbers. Before
+    /// the session is made: or it would inherit it.
     pub fn new(
         device: &Device,
         recorder: &Recorder,
         files: &[File],
         plan: &Plan,
         seed: u64,
+        numbers: &[usize],
     ) -> Result<Self> {
         let (line, theirs) = UnixDatagram::pair()?;
         line.set_read_timeout(Some(PATIENCE))?;
-        let moment = Rng::with_seed(!seed).usize(0..plan.steps);
+        let moment = Rng::with_seed(!seed).usize(0..=numbers.len());
+        let (before, after) = numbers.split_at(moment);
         let notes = memfd::create(0)?;
         let child = Child::start(|| {
             let session =
@@ -61,9 +64,9 @@ impl Member {
                 session: &session,
             };
             let mut worker = Worker::new(shared, plan.own, seed, Notes::to(notes.try_clone()?));
-            worker.work(moment)?;
+            worker.work(before)?;
             theirs.send(&[0])?;
-            worker.work(plan.steps - moment)?;
+            worker.work(after)?;
             worker.end();
             Ok(())
         })?;

@@ -2,9 +2,9 @@
 
 //! Who does everything in random order: a thread, or a process.
 
+use super::busy::BUSY;
 use super::notes::{Notes, Ways};
 use super::world::{closing, name, Step, NAMES, SHARED, TOKENS};
-use super::BUSY;
 use crate::cases::common::luo::{Device, Session};
 use crate::cases::common::modules::Recorder;
 use crate::cases::common::refused;
@@ -37,6 +37,8 @@ pub struct Worker<'a> {
     shared: Shared<'a>,
     own: Vec<Own>,
     max_own: usize,
+    seed: u64,
+    /// For the command that is its turn.
     rng: Rng,
     notes: Notes,
 }
@@ -48,14 +50,16 @@ impl<'a> Worker<'a> {
             shared,
             own: Vec::new(),
             max_own,
+            seed,
             rng: Rng::with_seed(seed),
             notes,
         }
     }
 
-    /// Does so much.
-    pub fn work(&mut self, steps: usize) -> Result<()> {
-        for _ in 0..steps {
+    /// Does those of its commands that have these numbers. Each has a seed of its own, so that another one can be left out.
+    pub fn work(&mut self, numbers: &[usize]) -> Result<()> {
+        for &number in numbers {
+            self.rng = Rng::with_seed(self.seed.wrapping_add(number as u64));
             match self.rng.u8(0..10) {
                 0 if self.own.len() < self.max_own => self.create()?,
                 1 if !self.own.is_empty() => {

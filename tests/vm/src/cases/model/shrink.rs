@@ -6,7 +6,7 @@
 
 use super::crew::{compare, Crew};
 use super::owner::{Journal, Rivals};
-use super::trial::Trial;
+use super::trial::{Steps, Trial};
 use super::Baggage;
 use crate::ctx::Ctx;
 use anyhow::{bail, Result};
@@ -57,7 +57,7 @@ pub fn begin(ctx: &mut Ctx, why: String, start: &World, steps: &[Step]) -> Resul
 }
 
 /// Does steps again, in this kernel, in which there is nothing.
-pub fn again(trial: Trial) -> State {
+pub fn again(trial: Steps) -> State {
     let shrink = Shrink {
         why: format!("{} commands of STEPS=", trial.steps.len()),
         shrinker: Shrinker::new(trial.steps),
@@ -188,12 +188,12 @@ impl Shrink {
             return Ok(format!("{why}\nat the end of these{beside}:{list}"));
         }
         let count = steps.len();
-        let trial = Trial {
+        let trial = Steps {
             layout: layout.clone(),
             rivals: self.rivals,
             steps: steps.to_vec(),
         };
-        let word = trial.to_word()?;
+        let word = Trial::Steps(trial).to_word()?;
         Ok(format!(
             "{why}\n{count} of the commands are enough{beside}, by {tries} tries:{list}\n\
              to do these again: make model STEPS={word}"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Steps that begin with nothing, and how they are told as one word: `make model STEPS=` does them again.
+//! What failed, and how it is told as one word: `make model STEPS=` does it again.
 
+use crate::cases::concurrent::Round;
 use crate::hex::{from_hex, hex};
 use anyhow::{ensure, Context, Result};
 use luo_model::{Layout, Step};
@@ -11,9 +12,18 @@ use sha2::{Digest, Sha256};
 /// The first bytes of the hash before what it is of: what is damaged would often be other steps.
 const SUM: usize = 4;
 
-/// Steps, and what there is for them.
+/// Something to do again.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Trial {
+pub enum Trial {
+    /// Of `model`.
+    Steps(Steps),
+    /// Of `concurrent`.
+    Round(Round),
+}
+
+/// Steps that begin with nothing, and what there is for them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Steps {
     /// Who does them.
     pub layout: Layout,
     /// Whether others are at work beside it.
@@ -63,11 +73,11 @@ mod tests {
             let _ = world.apply(&step);
             step
         });
-        Trial {
+        Trial::Steps(Steps {
             layout,
             rivals: true,
             steps: steps.collect(),
-        }
+        })
     }
 
     #[test]
