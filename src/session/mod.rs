@@ -5,8 +5,8 @@
 //! # Locking
 //!
 //! A registry's lock is taken before a session's; handlers are called with the session's lock held.
-//! So nobody waits for a session with the registry locked, but who undoes a complete freeze: lists are
-//! made of summaries, and the kexec closes the registry for changes instead.
+//! So nobody waits for a session with the registry locked: lists are made of summaries, and the kexec
+//! closes the registry for changes instead.
 //! The registries of handlers and identities have locks of their own. Documentation/design.rst has
 //! the order of all locks.
 

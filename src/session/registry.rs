@@ -12,7 +12,7 @@ use crate::{
     handover::luo::{LuoSer, SessionName, SessionSer, COMPATIBLE, KHO_ENTRY},
     incoming::{Account, Found, FoundSession},
     kho::{BlockChain, PreservedPage, Subtree},
-    log::err_limited,
+    log::{err_limited, warn_limited},
     ordered_map::{OrderedMap, Slot},
     uapi::{Place, SessionEntry, Window},
 };
@@ -33,8 +33,9 @@ struct Outgoing {
     sessions: OrderedMap<SessionName, Arc<OutgoingSession>>,
     /// Always has room for all of `sessions`, but while these are being frozen.
     blocks: BlockChain<SessionSer>,
-    /// Whether the kexec is under way: no session comes or goes.
-    frozen: bool,
+    /// While the kexec is under way, no session comes or goes: then this has those that are frozen, in
+    /// order, when they are not worked at.
+    frozen: Option<KVVec<Arc<OutgoingSession>>>,
 }
 
 /// The sessions that the kexec will hand over.
@@ -42,7 +43,7 @@ struct Outgoing {
 pub(crate) struct OutgoingRegistry {
     #[pin]
     inner: Mutex<Outgoing>,
-    /// Notified when `frozen` becomes `false`.
+    /// Notified when `frozen` becomes `None`.
     #[pin]
     thawed: CondVar,
 }
@@ -68,7 +69,7 @@ impl OutgoingRegistry {
                     flbs,
                     sessions: OrderedMap::new(),
                     blocks: BlockChain::new(),
-                    frozen: false,
+                    frozen: None,
                 }),
                 thawed <- new_condvar!(),
             }),
@@ -79,7 +80,7 @@ impl OutgoingRegistry {
     /// Locks the registry, when no kexec is under way.
     fn lock(&self) -> MutexGuard<'_, Outgoing> {
         let mut inner = self.inner.lock();
-        while inner.frozen {
+        while inner.frozen.is_some() {
             self.thawed.wait(&mut inner);
         }
         inner
@@ -123,7 +124,7 @@ impl OutgoingRegistry {
 
     /// Freezes all sessions in order and hands them over. On failure all is as before.
     ///
-    /// Nobody but who makes or ends a session waits for this, whatever it waits for itself.
+    /// Of those who do not want to change anything, nobody waits for this, whatever it waits for itself.
     pub(crate) fn freeze(&self) -> Result {
         let start = Instant::<Monotonic>::now();
         let (sessions, mut blocks) = self.begin_freeze()?;
@@ -139,6 +140,7 @@ impl OutgoingRegistry {
         let sessions_pa = blocks.write(frozen);
         let mut inner = self.inner.lock();
         inner.blocks = blocks;
+        inner.frozen = Some(sessions);
         let written = sessions_pa.and_then(|sessions_pa| inner.describe(sessions_pa));
         drop(inner);
         if let Err(err) = written {
@@ -158,28 +160,38 @@ impl OutgoingRegistry {
     /// order, and their blocks.
     fn begin_freeze(&self) -> Result<(KVVec<Arc<OutgoingSession>>, BlockChain<SessionSer>)> {
         let mut inner = self.inner.lock();
-        let mut sessions = KVVec::with_capacity(inner.sessions.len(), GFP_KERNEL)?;
-        for (_, session) in inner.sessions.iter() {
-            sessions.push(session.clone(), GFP_KERNEL)?;
-        }
-        inner.frozen = true;
+        let sessions = inner.all().inspect_err(|err| {
+            warn_limited!("the kexec is refused: no list of the sessions: {:?}\n", err);
+        })?;
+        inner.frozen = Some(KVVec::new());
         Ok((sessions, replace(&mut inner.blocks, BlockChain::new())))
     }
 
-    /// Undoes [`Self::freeze`], or what it has come to.
+    /// Undoes [`Self::freeze`], or what it has come to. Nobody waits for it who would not for that.
     pub(crate) fn unfreeze(&self) {
         let mut inner = self.inner.lock();
         // Writing zero to a page of our own cannot fail.
         let _ = set_sessions(&mut inner.root, 0);
-        inner
-            .sessions
-            .for_each_rev(|_, _, session| session.unfreeze());
-        inner.frozen = false;
+        let sessions = inner.frozen.replace(KVVec::new());
+        drop(inner);
+        for session in sessions.iter().flat_map(|all| all.iter().rev()) {
+            session.unfreeze();
+        }
+        self.inner.lock().frozen = None;
         self.thawed.notify_all();
     }
 }
 
 impl Outgoing {
+    /// All sessions, in order.
+    fn all(&self) -> Result<KVVec<Arc<OutgoingSession>>> {
+        let mut sessions = KVVec::with_capacity(self.sessions.len(), GFP_KERNEL)?;
+        for (_, session) in self.sessions.iter() {
+            sessions.push(session.clone(), GFP_KERNEL)?;
+        }
+        Ok(sessions)
+    }
+
     /// Describes the FLBs, and the sessions, which are frozen, to the next kernel.
     fn describe(&mut self, sessions_pa: u64) -> Result {
         flb::Table::serialize(&mut self.flbs).inspect_err(|err| {

@@ -39,19 +39,14 @@ const CREATE: Waiter = Waiter {
     left: "(1, 2, 0) 0 [1, 2]",
 };
 
-/// How many sessions LIST_SESSIONS has.
-fn listed(device: &Device) -> nix::Result<String> {
-    let (entries, total) = device.list_sessions(0, 9)?;
-    Ok(format!("{} of {total}", entries.len()))
+/// LIST_SESSIONS waits for nobody.
+fn lists_at_once(device: &Device) -> Result<()> {
+    let lister = command(|| {
+        let (entries, total) = device.list_sessions(0, 9)?;
+        Ok(format!("{} of {total}", entries.len()))
+    })?;
+    lister.says("LIST_SESSIONS", "2 of 2, signals: 0")
 }
-
-/// Waits for the registry, but not while files are being frozen.
-const LIST: Waiter = Waiter {
-    what: "LIST_SESSIONS",
-    act: |scene| listed(scene.device),
-    answer: "2 of 2",
-    left: "(1, 2, 0) 0 [1, 2]",
-};
 
 /// A session with two files, which is frozen before the last one.
 fn frozen_scene<'a>(device: &'a Device, recorder: &Recorder) -> Result<(Scene<'a>, Session)> {
@@ -106,7 +101,8 @@ pub fn behind_kexec(ctx: &mut Ctx) -> Result<()> {
     recorder.remove()
 }
 
-/// What a kexec that fails has frozen is thawed, with the registry locked: that takes as long as the handlers do.
+/// What a kexec that fails has frozen is thawed: that takes as long as the handlers do, and who wants to change something
+/// waits for it.
 pub fn behind_thaw(ctx: &mut Ctx) -> Result<()> {
     const THAWED: &str =
         "freeze a1, freeze b2, freeze b8, freeze b9, unfreeze b8, unfreeze b2, unfreeze a1";
@@ -116,12 +112,13 @@ pub fn behind_thaw(ctx: &mut Ctx) -> Result<()> {
     let held = || -> Result<_> {
         let (scene, last) = frozen_scene(&device, &recorder)?;
         let rebooter = reboot_held(ctx, &recorder, 2)?;
-        // The first call is for the session that was not frozen as a whole, and locks no other.
+        // The first call is for the session that was not frozen as a whole.
         recorder.fail_and_hold(("freeze", 1, Errno::EIO), ("unfreeze", 2))?;
         recorder.wait_for(ctx, "unfreeze b2")?;
+        lists_at_once(&device)?;
         Ok((scene, last, rebooter))
     };
-    for waiter in [&LIST, &CREATE].into_iter().chain(GETTERS) {
+    for waiter in [&CREATE].into_iter().chain(GETTERS) {
         for signal in BOTH {
             let (scene, last, rebooter) = held()?;
             let open = || recorder.open_gate();
@@ -135,12 +132,11 @@ pub fn behind_thaw(ctx: &mut Ctx) -> Result<()> {
     }
     // It is killed itself: all is thawed, only sooner.
     let (scene, last, rebooter) = held()?;
-    let waiter = command(|| (LIST.act)(&scene))?;
+    let waiter = command(|| (CREATE.act)(&scene))?;
     send(ctx, HANDLED, &waiter)?;
     rebooter.0.kill()?;
-    ends(waiter, HANDLED, LIST.answer)?;
+    CREATE.is_done(&scene, waiter, HANDLED)?;
     recorder.expect("killed", THAWED)?;
-    ensure!(scene.told()? == LIST.left, "{}", scene.told()?);
     drop((scene, last));
     ensure!(recorder.live()? == 0);
     recorder.remove()
@@ -238,7 +234,7 @@ impl Waiting {
 
     /// Fails unless who only looks is answered at once.
     fn lists(&self) -> Result<()> {
-        command(|| listed(&self.device))?.says("LIST_SESSIONS", "2 of 2, signals: 0")
+        lists_at_once(&self.device)
     }
 
     /// Lets CREATE_SESSION wait, with a signal to it.
