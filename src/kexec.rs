@@ -10,10 +10,11 @@ use kernel::{bindings, error::to_result, prelude::*, types::Opaque};
 
 /// What happens in `reboot(LINUX_REBOOT_CMD_KEXEC)` before the point of no return.
 pub(crate) trait KexecPrepare: 'static {
-    /// Gets ready to leave this kernel; an error fails the reboot() with its errno.
+    /// Gets ready to leave this kernel; an error fails the reboot() with its errno. `hands_over` is
+    /// whether the next kernel learns of what KHO preserves.
     ///
     /// Context: may sleep. User space still runs.
-    fn prepare() -> Result;
+    fn prepare(hands_over: bool) -> Result;
 
     /// Undoes a successful [`Self::prepare`]: the kexec does not take place.
     fn abort();
@@ -60,14 +61,18 @@ impl<T: KexecPrepare> KexecNotifier<T> {
         })
     }
 
-    /// The callback of the chain, of which only the event counts.
+    /// The callback of the chain: `image` is the next kernel's.
     extern "C" fn notify(
         _block: *mut bindings::notifier_block,
         event: c_ulong,
-        _data: *mut c_void,
+        image: *mut c_void,
     ) -> c_int {
         if event == bindings::kexec_prepare_event_KEXEC_PREPARE as c_ulong {
-            if let Err(err) = T::prepare() {
+            // SAFETY: The chain is called with the image that is loaded, and which stays while the kexec
+            // is under way: kernel_kexec() holds the lock for that.
+            let fdt = unsafe { (*image.cast::<bindings::kimage>()).kho.fdt };
+            // Only kexec_file_load() lets an image know of what KHO has.
+            if let Err(err) = T::prepare(fdt != 0) {
                 // As notifier_from_errno() does.
                 return bindings::NOTIFY_STOP_MASK as c_int
                     | (bindings::NOTIFY_OK as c_int - err.to_errno());

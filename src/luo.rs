@@ -149,7 +149,7 @@ global_lock! {
 struct Kexec;
 
 impl KexecPrepare for Kexec {
-    fn prepare() -> Result {
+    fn prepare(hands_over: bool) -> Result {
         // One that comes or goes does not know yet, or not any more, what is to be handed over. Once
         // it has said that all is, it stays: to go it would change what the next kernel reads.
         let module =
@@ -158,7 +158,7 @@ impl KexecPrepare for Kexec {
             warn_limited!("the kexec is refused: luo.ko is being loaded or unloaded, try again\n");
             return Err(EBUSY);
         };
-        sessions.outgoing.freeze()?;
+        sessions.outgoing.freeze(hands_over)?;
         sessions.incoming.warn_of_loss();
         *STAYS.lock() = Some(module);
         Ok(())

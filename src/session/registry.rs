@@ -122,12 +122,13 @@ impl OutgoingRegistry {
         drop(session);
     }
 
-    /// Freezes all sessions in order and hands them over. On failure all is as before.
+    /// Freezes all sessions in order and hands them over. On failure all is as before. It fails with
+    /// `EOPNOTSUPP` if there are sessions, and the next kernel is one that nothing is handed over to.
     ///
     /// Of those who do not want to change anything, nobody waits for this, whatever it waits for itself.
-    pub(crate) fn freeze(&self) -> Result {
+    pub(crate) fn freeze(&self, hands_over: bool) -> Result {
         let start = Instant::<Monotonic>::now();
-        let (sessions, mut blocks) = self.begin_freeze()?;
+        let (sessions, mut blocks) = self.begin_freeze(hands_over)?;
         let mut nr_sessions = 0;
         let mut nr_files = 0;
         let frozen = sessions
@@ -158,8 +159,19 @@ impl OutgoingRegistry {
 
     /// Closes the registry for changes. Takes out what is needed while it is not locked: the sessions in
     /// order, and their blocks.
-    fn begin_freeze(&self) -> Result<(KVVec<Arc<OutgoingSession>>, BlockChain<SessionSer>)> {
+    fn begin_freeze(
+        &self,
+        hands_over: bool,
+    ) -> Result<(KVVec<Arc<OutgoingSession>>, BlockChain<SessionSer>)> {
         let mut inner = self.inner.lock();
+        let count = inner.sessions.len();
+        if !hands_over && count != 0 {
+            warn_limited!(
+                "the kexec is refused: {} sessions would be lost: load the next kernel by kexec_file_load(2), as luoctl load does\n",
+                count
+            );
+            return Err(EOPNOTSUPP);
+        }
         let sessions = inner.all().inspect_err(|err| {
             warn_limited!("the kexec is refused: no list of the sessions: {:?}\n", err);
         })?;

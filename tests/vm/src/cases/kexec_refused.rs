@@ -3,7 +3,7 @@
 //! A reboot into the next kernel that fails leaves everything as it was.
 
 use super::common::luo::{Device, Session};
-use super::common::{data, memfd, refused, still_works};
+use super::common::{data, memfd, only_ours, refused, still_works};
 use crate::ctx::Ctx;
 use crate::kexec;
 use crate::test::{Config, Test};
@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
         Config::new(),
         &[load_first, arrived],
     ),
+    Test::new("not_told", Config::new(), &[not_told, arrived]),
     Test::new("without_sessions", Config::new(), &[leave_nothing, nothing]),
 ];
 
@@ -70,6 +71,20 @@ fn fail_first(ctx: &mut Ctx) -> Result<()> {
     let (session, file) = preserve(ctx)?;
     let errno = kexec::execute();
     ensure!(errno == Errno::EINVAL, "reboot() says {errno:?}");
+    as_before(ctx, &session, &file)?;
+    ctx.keep((session, file));
+    Ok(())
+}
+
+/// A kernel that would not be told of what is preserved.
+fn not_told(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "lets it go, and all is lost")?;
+    let (session, file) = preserve(ctx)?;
+    kexec::load_untold()?;
+    ctx.log().lines()?;
+    let errno = kexec::execute();
+    ensure!(errno == Errno::EOPNOTSUPP, "reboot() says {errno:?}");
+    ctx.log().expect("1 sessions would be lost")?;
     as_before(ctx, &session, &file)?;
     ctx.keep((session, file));
     Ok(())
