@@ -253,9 +253,12 @@ impl Handler {
 
     fn find(matches: impl Fn(&dyn FileHandler) -> bool) -> Option<Self> {
         let handlers = HANDLERS.lock();
-        let entry = handlers.iter().find(|entry| matches(&*entry.handler))?;
+        let (entry, module) = handlers.iter().find_map(|entry| {
+            // Before it is asked: what it needs for an answer may not be there yet.
+            let module = ModuleRef::get_live(entry.owner)?;
+            matches(&*entry.handler).then_some((entry, module))
+        })?;
         fault::point().ok()?;
-        let module = ModuleRef::get_live(entry.owner)?;
         entry.files.fetch_add(1, Relaxed);
         Some(Self {
             entry: entry.clone(),
@@ -265,7 +268,7 @@ impl Handler {
 }
 
 impl Handler {
-    /// The FLBs of the handler. Fails with `ENODEV` if the module of one of them is being unloaded.
+    /// The FLBs of the handler. Fails with `ENODEV` if the module of one of them is being loaded or unloaded.
     ///
     /// They are called with the list unlocked: what they do may lead to it.
     fn flbs(&self) -> Result<KVec<flb::Pinned>> {

@@ -132,7 +132,7 @@ impl Restored {
 }
 
 /// Those who are to be told when a file of the handler is finished. Fails with `going` if the module of
-/// one of them is being unloaded.
+/// one of them is being loaded or unloaded.
 fn flbs_of(handler: &Handler, going: Error) -> Result<FlbFinish> {
     let flbs = handler.finish_flbs();
     flbs.map_err(|err| if err == ENODEV { going } else { err })

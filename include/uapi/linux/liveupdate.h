@@ -120,7 +120,7 @@ struct liveupdate_ioctl_retrieve_session {
  * Errors: %EEXIST if the token is used, %EBADF, %ENOENT for a file of a type
  * that no handler takes, %EBUSY for a file that is preserved already or a session
  * that is prepared, %ENOSPC for too many files, %ENODEV while the module of an FLB
- * that the file depends on is being removed, %EINTR, and those of the file's
+ * that the file depends on is being loaded or removed, %EINTR, and those of the file's
  * handler. For a memfd: %EFBIG if it has 2^32 pages or more, %EOPNOTSUPP for an
  * unknown seal, %EIO if a page that is swapped out cannot be read, %EHWPOISON if
  * the hardware has lost one, %ENOMEM also if

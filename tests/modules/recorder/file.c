@@ -70,8 +70,14 @@ static char kind_char(u64 kind)
 	return 'a' + kind;
 }
 
+static unsigned int asked;
+module_param(asked, uint, 0444);
+MODULE_PARM_DESC(asked, "how often its handlers were asked whether they take a file");
+
 static bool rec_can_preserve(struct liveupdate_file_handler *handler, struct file *file)
 {
+	/* One is asked at a time. */
+	asked++;
 	if (file->f_op != &rec_fops || rec_handler(rec_of(file)->kind) != handler)
 		return false;
 	rec_ask("can_preserve");

@@ -306,6 +306,8 @@ fn still_coming(ctx: &mut Ctx) -> Result<()> {
     ctx.wait_for("the end of its init", LONG, Recorder::is_about_to_fail)?;
     let file = Recorder::open_file(Kind::A, 1)?;
     refused("its file", session.preserve(&file, 1), Errno::ENOENT)?;
+    // What it needs for an answer may not be there yet.
+    ensure!(Recorder::asked()? == "0\n", "it was asked");
     // Its module would go with it being open.
     drop(file);
     let flbs = std::fs::read_to_string("/sys/kernel/debug/luo/flbs")?;

@@ -186,6 +186,11 @@ impl Recorder {
         std::fs::read_to_string(Self::param("fails")).is_ok_and(|text| text == "2\n")
     }
 
+    /// How often its handlers were asked whether they take a file: `0\n` at first.
+    pub fn asked() -> Result<String> {
+        std::fs::read_to_string(Self::param("asked")).context("asked")
+    }
+
     /// Lets the init fail.
     pub fn let_fail() -> Result<()> {
         std::fs::write(Self::param("go"), "1").context("go")
