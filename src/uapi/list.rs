@@ -97,22 +97,25 @@ impl Listings {
         })
     }
 
-    /// Where the calling thread goes on at `start`, if it has come there by calls before.
+    /// Where the calling thread goes on at `start`, if it has come there by calls before. At 0 it
+    /// begins anew, and of its listing before nothing is needed any more.
     fn resume(&self, start: u64) -> Option<Mark> {
         let thread = kernel::current!().pid();
-        let cursors = self.cursors.lock();
+        let mut cursors = self.cursors.lock();
+        if start == 0 {
+            cursors.retain(|cursor| cursor.thread != thread);
+        }
         let cursor = cursors
             .iter()
             .find(|cursor| (cursor.thread, cursor.next) == (thread, start))?;
         Some(cursor.mark)
     }
 
-    /// Remembers where a call ended that began at `start`.
-    fn remember(&self, start: u64, next: u64, mark: Mark) -> Result {
+    /// Remembers where a call ended.
+    fn remember(&self, next: u64, mark: Mark) -> Result {
         let thread = kernel::current!().pid();
         let mut cursors = self.cursors.lock();
-        // Of a listing before this one nothing is needed any more.
-        cursors.retain(|cursor| cursor.thread != thread || (start != 0 && cursor.next != next));
+        cursors.retain(|cursor| (cursor.thread, cursor.next) != (thread, next));
         let mine = |cursor: &Cursor| cursor.thread == thread;
         let oldest = if cursors.iter().filter(|cursor| mine(cursor)).count() >= Self::CALLS {
             cursors.iter().position(mine)
@@ -153,7 +156,7 @@ impl Listings {
         let count = window.entries.len();
         if let Some(after) = window.last {
             let end = window.end;
-            self.remember(arg.start, arg.start + count as u64, Mark { after, end })?;
+            self.remember(arg.start + count as u64, Mark { after, end })?;
         }
 
         let bytes = window.entries.as_slice().as_bytes();

@@ -40,6 +40,10 @@ impl Listings {
         entries: &[(Place, T)],
         new_from: u64,
     ) -> (Vec<T>, u64) {
+        // A listing that begins anew needs nothing of the one before.
+        if start == 0 {
+            self.0.retain(|call| call.thread != thread);
+        }
         let known = self
             .0
             .iter()
@@ -65,7 +69,7 @@ impl Listings {
                 last: *last,
                 new_from,
             };
-            self.remember(start, call);
+            self.remember(call);
         }
         let total = before + left.len() as u64;
         (
@@ -74,11 +78,10 @@ impl Listings {
         )
     }
 
-    fn remember(&mut self, start: u64, call: Call) {
+    fn remember(&mut self, call: Call) {
         let is_mine = |other: &Call| other.thread == call.thread;
-        // A listing that begins anew needs nothing of the one before.
         self.0
-            .retain(|other| !is_mine(other) || (start != 0 && other.next != call.next));
+            .retain(|other| !is_mine(other) || other.next != call.next);
         if self.0.iter().filter(|other| is_mine(other)).count() >= CALLS {
             let oldest = self.0.iter().position(is_mine);
             self.0.remove(oldest.expect("it was counted"));

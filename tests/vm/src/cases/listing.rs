@@ -114,6 +114,13 @@ fn sessions_shift(ctx: &mut Ctx) -> Result<()> {
     list(6, 2, &[], 4)?;
     list(4, 2, &[], 4)?;
     list(2, 2, &["f", "g"], 4)?;
+    // Also one that has no room, and so lists nothing.
+    list(0, 0, &[], 4)?;
+    let new = create("h")?;
+    list(4, 2, &["h"], 5)?;
+    drop(new);
+    list(0, 2, &["c", "e"], 4)?;
+    list(2, 2, &["f", "g"], 4)?;
     // All of what was listed goes; and a name that comes again is another session.
     drop(kept);
     let _again = create("c")?;
