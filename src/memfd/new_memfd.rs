@@ -297,8 +297,9 @@ impl NewMemfd {
     /// Context: may sleep.
     pub(super) fn add(&self, runs: &mut Runs) -> Result {
         // They came in the order of memory. In that of the file it takes a fraction of the time, but
-        // any will do: without memory to sort them, and for a task that is killed, too.
-        let _ = sort::by_key(&mut runs.0, |run| run.index as u64);
+        // any will do: without memory to sort them, and for a task that is killed, too. Nobody is charged
+        // for that memory: a cgroup without room for it would have a task killed, with which all may go.
+        let _ = sort::by_key(&mut runs.0, GFP_KERNEL, |run| run.index as u64);
         fault::point()?;
         // SAFETY: By their invariants the pages are ours, with valid data, and the file is nobody
         // else's. A large folio's index is aligned.

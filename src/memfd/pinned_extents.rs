@@ -46,7 +46,7 @@ impl PinnedExtents {
     ///
     /// Context: may sleep, and yields the CPU.
     pub(super) fn sorted(&mut self) -> Result<&[ExtentSer]> {
-        sort::by_key(&mut self.0, ExtentSer::pfn)?;
+        sort::by_key(&mut self.0, GFP_KERNEL_ACCOUNT, ExtentSer::pfn)?;
         Ok(&self.0)
     }
 

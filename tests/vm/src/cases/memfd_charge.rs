@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 /// The cases.
@@ -65,6 +65,9 @@ const SPREAD: &str = "spread";
 const NODES: u64 = 2000;
 /// Of the file, in bytes.
 const NODE: u64 = 64 * PAGE as u64;
+/// A session with a memfd of so many pages, with a hole between any two, that lie in memory the other way round.
+const UNSORTED: &str = "unsorted";
+const UNSORTED_PAGES: u64 = 20_000;
 /// For what takes milliseconds on a machine that is not busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -106,7 +109,20 @@ fn preserve_all(ctx: &mut Ctx, allocate: fn(&[File]) -> Result<()>) -> Result<()
     let session = device.create_session(SPREAD)?;
     session.preserve(&file, 1)?;
     ctx.keep(session);
+
+    let file = memfd::create(2 * UNSORTED_PAGES * PAGE as u64)?;
+    for number in (0..UNSORTED_PAGES).rev() {
+        file.write_all_at(&number.to_ne_bytes(), unsorted(number))?;
+    }
+    let session = device.create_session(UNSORTED)?;
+    session.preserve(&file, 1)?;
+    ctx.keep(session);
     Ok(())
+}
+
+/// Where a page of [`UNSORTED`] is in the file.
+fn unsorted(number: u64) -> u64 {
+    2 * number * PAGE as u64
 }
 
 fn spread() -> Vec<Extent> {
@@ -320,23 +336,40 @@ fn committed() -> Result<()> {
     Ok(())
 }
 
-/// Where there is no room for the tree of the file, it is made all the same: without it the memfd would be lost.
+/// Where there is no room for the tree of the file, it is made all the same: without it the memfd would be lost. And nobody
+/// is killed for what can be done without.
 fn in_a_full_cgroup() -> Result<()> {
-    const LIMIT: u64 = 512 << 10;
-    let payer = Cgroup::new("retriever")?;
-    payer.limit(Some(LIMIT))?;
-    Child::run(PATIENCE, || {
-        let (session, file) = payer.inside(|| {
-            let session = Device::open()?.retrieve_session(SPREAD)?;
+    const LIMIT: u64 = 256 << 10;
+    for name in [SPREAD, UNSORTED] {
+        let payer = Cgroup::new(name)?;
+        payer.limit(Some(LIMIT))?;
+        let take = || -> Result<(Session, File)> {
+            let session = Device::open()?.retrieve_session(name)?;
             let file = session.retrieve(1)?;
             Ok((session, file))
-        })?;
-        let charged = payer.charged()?;
-        ensure!(charged > LIMIT, "that proves nothing: {charged} bytes");
-        data::check(&file, 0, NODES * NODE, &spread())?;
-        Ok(session.finish()?)
-    })?;
-    let killed = payer.events("oom_kill")?;
-    ensure!(killed == 0, "{killed} processes were killed");
+        };
+        let retrieve = || -> Result<()> {
+            let (session, file) = payer.inside(take)?;
+            let charged = payer.charged()?;
+            ensure!(charged > LIMIT, "that proves nothing: {charged} bytes");
+            match name {
+                SPREAD => data::check(&file, 0, NODES * NODE, &spread())?,
+                _ => check_unsorted(&file)?,
+            }
+            Ok(session.finish()?)
+        };
+        Child::run(PATIENCE, retrieve).context(name)?;
+        let killed = payer.events("oom_kill")?;
+        ensure!(killed == 0, "{name}: {killed} processes were killed");
+    }
     Ok(())
+}
+
+fn check_unsorted(file: &File) -> Result<()> {
+    (0..UNSORTED_PAGES).try_for_each(|number| {
+        let mut got = [0; 8];
+        file.read_exact_at(&mut got, unsorted(number))?;
+        ensure!(got == number.to_ne_bytes(), "page {number}: {got:?}");
+        Ok(())
+    })
 }
