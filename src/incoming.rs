@@ -60,7 +60,7 @@ impl Found {
     /// Looks for the previous kernel's account.
     ///
     /// What cannot be understood is left alone and said in the log; what is good is found all the
-    /// same. Fails with `ENOMEM` only: then nothing has changed.
+    /// same. Fails with `ENOMEM` only: then nothing is gone that anybody needs.
     pub(crate) fn look() -> Result<Self> {
         let mut found = Self {
             flbs: None,

@@ -120,18 +120,18 @@ fn open_sessions() -> Result<Sessions> {
     let mut found = incoming::Found::look()?;
     let liveupdate_num = found.liveupdate_num;
     let flbs = found.flbs.take();
-    if liveupdate_num != 0 {
-        pr_info!(
-            "live update number {}: {} sessions were handed over\n",
-            liveupdate_num,
-            found.sessions.len()
-        );
-    }
     let sessions = Sessions {
         liveupdate_num,
         outgoing: OutgoingRegistry::new(liveupdate_num.saturating_add(1))?,
         incoming: IncomingRegistry::new(found)?,
     };
+    if liveupdate_num != 0 {
+        pr_info!(
+            "live update number {}: {} sessions were handed over\n",
+            liveupdate_num,
+            sessions.incoming.len()
+        );
+    }
     // Last, as nothing may fail after it: it is `Published` that takes this back.
     flb::Table::set_incoming(flbs);
     Ok(sessions)

@@ -299,6 +299,11 @@ impl IncomingRegistry {
         inner.sessions.get(name).ok_or(ENOENT)?.reserve()
     }
 
+    /// Number of sessions.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().sessions.len()
+    }
+
     /// Offers all sessions to LIST_SESSIONS, as its second part.
     pub(crate) fn list(&self, window: &mut Window<SessionEntry>) -> Result {
         for (place, _, session) in self.inner.lock().sessions.places() {

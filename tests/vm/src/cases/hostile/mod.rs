@@ -108,11 +108,19 @@ fn in_turn() -> impl Iterator<Item = (usize, &'static Class)> {
     classes().enumerate().filter(claims_account).chain(others)
 }
 
-/// Inserts the module, which has to say what it refuses, of each class in a line of its own, and nothing else.
+/// Inserts the module, which has to say what it refuses, of each class in a line of its own, and nothing else; and how many
+/// sessions it does not.
 fn insert(ctx: &mut Ctx) -> Result<Device> {
     ctx.log().lines()?;
     ctx.insmod("")?;
     let mut lines = ctx.log().lines()?;
+    let device = Device::open()?;
+    let (_, good) = device.list_sessions(0, 0)?;
+    let says = format!(": {good} sessions were handed over");
+    ensure!(
+        lines.iter().any(|line| line.contains(&says)),
+        "no line with {says:?}, but {lines:#?}"
+    );
     lines.retain(|line| line.contains("refused") || line.contains("damaged"));
     for class in classes() {
         let (Outcome::Gone(why) | Outcome::Alone(why)) = class.outcome else {
@@ -130,7 +138,7 @@ fn insert(ctx: &mut Ctx) -> Result<Device> {
         lines.remove(line);
     }
     ensure!(lines.is_empty(), "{lines:#?}");
-    Device::open()
+    Ok(device)
 }
 
 /// Replaces the module: the account of all that was not retrieved is what it was.
