@@ -208,8 +208,8 @@ pub(crate) unsafe fn init() {
 }
 
 /// Calls `claim`, which looks at what the previous kernel preserved and takes it over, while nobody
-/// else does so: damaged descriptions may claim the same page, and KHO does not keep two callers from
-/// being given it.
+/// else does so: damaged descriptions may claim the same page. KHO gives a page to one caller only, but
+/// that what was looked at is still there when it is taken, all of it, is for the callers to see to.
 ///
 /// Context: may sleep.
 pub(crate) fn alone<T>(claim: impl FnOnce() -> T) -> T {

@@ -39,7 +39,7 @@ pub(super) fn mapping(file: &File) -> *mut bindings::address_space {
     unsafe { (*inode(file)).i_mapping }
 }
 
-/// A memfd that does not change its size and does not lose a page, until this is dropped.
+/// A memfd that does not change its size and does not lose a page within it, until this is dropped.
 ///
 /// Truncation, hole punching, fallocate() and writes beyond the end are refused. Reads, writes and
 /// page faults go on; faults and writes may fill holes.
@@ -252,15 +252,16 @@ pub(super) fn adopt_preserved(file: &File) -> Result {
 
 /// Goes on with [`adopt_preserved`] from page `index` on. Returns where it has not come to yet.
 fn adopt_some(file: &File, index: u64) -> Result<Option<u64>> {
-    /// How many entries of the file are looked at, and how many pages brought in, without a pause.
+    /// How many entries of the file are looked at for one to bring in, and how many times one is, without
+    /// a pause. With it come the pages around it, or the large folio that it is.
     const ENTRIES: usize = 4096;
-    const PAGES: usize = 64;
+    const TIMES: usize = 64;
 
     // So that what is found stays, or is brought in by somebody else: a page of a hole that was
     // punched meanwhile would be made anew.
     let _locked = InodeLock::new(file)?;
     let mut index = index;
-    for _ in 0..PAGES {
+    for _ in 0..TIMES {
         let mut walk = Walk::new(file, index);
         let mut is_preserved = false;
         for _ in 0..ENTRIES {

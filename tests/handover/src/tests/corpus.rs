@@ -19,7 +19,7 @@ fn no_damage() {
     assert_eq!(report.refused, [""; 0]);
 }
 
-/// Every file of the corpus, which `make fuzz` adds to. One run leaves nothing behind for the next.
+/// Every file of the corpus, which `make fuzz-merge` adds to. One run leaves nothing behind for the next.
 #[test]
 fn replayed() {
     let mut victim = Victim::default();
