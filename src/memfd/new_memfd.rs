@@ -22,6 +22,12 @@ use kernel::{
     sync::aref::ARef,
 };
 
+#[cfg(CONFIG_DEBUG_KMEMLEAK)]
+extern "C" {
+    /// Says that an object is kept on purpose, although nothing leads to it: `mm/kmemleak.c`.
+    fn kmemleak_not_leak(object: *const c_void);
+}
+
 /// Frames that the previous kernel preserved as a whole.
 #[derive(Clone, Copy)]
 pub(super) struct PreservedRange {
@@ -318,6 +324,11 @@ impl NewMemfd {
 
     /// Keeps file and folios for ever: they are the user's data.
     pub(super) fn leak(self) {
+        #[cfg(CONFIG_DEBUG_KMEMLEAK)]
+        // SAFETY: The file is an object that kmemleak knows, and stays.
+        unsafe {
+            kmemleak_not_leak(self.file.as_ptr().cast())
+        };
         core::mem::forget(self);
     }
 }
