@@ -49,6 +49,13 @@ static int sum_preserved(struct sum *sum)
 /* KHO marks the first page of what is not restored yet. */
 #define MAGIC	0x4b484f50UL
 
+bool rec_unrestored(unsigned long pfn)
+{
+	struct page *page = pfn_to_online_page(pfn);
+
+	return page && page_private(page) >> 32 == MAGIC;
+}
+
 static int sum_unrestored(struct sum *sum)
 {
 	int nid;
@@ -57,11 +64,9 @@ static int sum_unrestored(struct sum *sum)
 		unsigned long end = node_end_pfn(nid);
 
 		for (unsigned long pfn = node_start_pfn(nid); pfn < end; pfn++) {
-			struct page *page = pfn_to_online_page(pfn);
-
-			if (page && page_private(page) >> 32 == MAGIC) {
+			if (rec_unrestored(pfn)) {
 				sum->count++;
-				sum->pages += 1UL << (page_private(page) & 0xff);
+				sum->pages += 1UL << (page_private(pfn_to_page(pfn)) & 0xff);
 			}
 		}
 	}

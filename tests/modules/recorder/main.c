@@ -58,7 +58,8 @@ struct rec_page *rec_page_find(u64 data)
 {
 	struct rec_page *page;
 
-	if (!data || data & ~PAGE_MASK || !pfn_valid(PHYS_PFN(data)))
+	/* It may be damaged, and what is there free. */
+	if (!data || data & ~PAGE_MASK || !rec_unrestored(PHYS_PFN(data)))
 		return NULL;
 	page = phys_to_virt(data);
 	return page->magic == REC_MAGIC ? page : NULL;

@@ -72,6 +72,9 @@ void rec_log_exit(void);
 
 void rec_kho_init(struct dentry *dir);
 
+/* Whether a page is the first of what the previous kernel preserved and nobody has restored. */
+bool rec_unrestored(unsigned long pfn);
+
 int rec_files_init(void);
 void rec_files_exit(void);
 struct liveupdate_file_handler *rec_handler(unsigned int kind);
