@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that the kernel tells in `/proc`.
+//! What the kernel tells in `/proc`.
 
 use anyhow::{Context, Result};
 
@@ -12,6 +12,12 @@ pub fn number_in(path: &str, word: &str) -> Result<i64> {
         (fields.next()? == word).then(|| fields.next()?.parse().ok())?
     });
     number.with_context(|| format!("no {word} in {path}"))
+}
+
+/// Whether this word is on the command line that the kernel was started with.
+pub fn started_with(word: &str) -> Result<bool> {
+    let line = std::fs::read_to_string("/proc/cmdline")?;
+    Ok(line.split_whitespace().any(|it| it == word))
 }
 
 /// Brings /proc/vmstat up to date with what each CPU has counted for itself.

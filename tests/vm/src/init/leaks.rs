@@ -2,7 +2,7 @@
 
 //! Memory that was allocated and that nobody knows of any more, on a kernel with kmemleak.
 
-use crate::kmsg;
+use crate::{kmsg, procfs};
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::thread::sleep;
@@ -16,8 +16,7 @@ const AGE: Duration = Duration::from_secs(5);
 
 /// Whether it was switched off on the command line, for which there is no way back. It has its file even then.
 pub fn is_off() -> Result<bool> {
-    let line = std::fs::read_to_string("/proc/cmdline")?;
-    Ok(line.split_whitespace().any(|word| word == "kmemleak=off"))
+    procfs::started_with("kmemleak=off")
 }
 
 /// Writes on the console what was leaked since the boot, where the harness sees it.
