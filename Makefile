@@ -131,14 +131,16 @@ check-vm: module
 
 # The same on kernels that look for faults: see tools/kernel/{debug,kcsan}.config. What
 # things cost in memory there tells nothing: KASAN's shadow takes an eighth of it, which the
-# next kernel takes from KHO's scratch area, and what was freed waits in a quarantine of up to
-# another 32nd. The image does not fit where luoctl_refused::images has one fit. To ask ACPI for
-# the interrupts of a PCI device takes such a kernel minutes: the old tables know them, too.
-# The driver of a PC's keyboard has a data race, and nobody types. `no5lvl`: see
-# Documentation/known-kernel-issues.rst. Pages that are free hold a pattern only where `page_poison`
-# says so.
+# next kernel takes from KHO's scratch area, so that it does not boot where a test has that small;
+# and what was freed waits in a quarantine of up to another 32nd. The image does not fit where
+# luoctl_refused::images has one fit. To ask ACPI for the interrupts of a PCI device takes such a
+# kernel minutes: the old tables know them, too. The driver of a PC's keyboard has a data race, and
+# nobody types. `no5lvl`: see Documentation/known-kernel-issues.rst. Pages that are free hold a
+# pattern only where `page_poison` says so.
 NOT_ON_DEBUG = cost::,hostile_users::limited,memfd_accounting::,memfd_interrupt::killed,lifetime::no_memory_lost,$\
-	luoctl_refused::images
+	luoctl_refused::images,memfd_charge::cgroups_from_extents,memfd_charge::cgroups_from_v2,$\
+	memfd_charge::cgroups_from_tables,memfd_retrieved::everything_from_tables,$\
+	memfd_retrieved::everything_from_singles
 NOT_ON_KCSAN = cost::,vmm::
 ON_DEBUG = LUO_CMDLINE='no5lvl page_poison=1 pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M' \
 	LUO_MORE_MEMORY=2560 $(MAKE) --no-print-directory

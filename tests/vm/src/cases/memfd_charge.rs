@@ -22,7 +22,11 @@ use std::time::Duration;
 
 /// The cases.
 pub const TESTS: &[Test] = &[
-    Test::new("cgroups", STAYING, &[preserve, charge, from_a_full_cgroup]),
+    Test::new(
+        "cgroups_from_extents",
+        STAYING,
+        &[preserve, charge, from_a_full_cgroup],
+    ),
     Test::new(
         "cgroups_from_v2",
         STAYING.params("memfd_v2=1"),
@@ -43,7 +47,7 @@ pub const TESTS: &[Test] = &[
 const CONFIG: Config = Config::new().timeout_s(300);
 /// A scratch area so small that memory is not from there, and would be moved into large folios: of those the first to
 /// touch a page pays for all.
-const STAYING: Config = CONFIG.cmdline("kho_scratch=128M,16M,16M");
+const STAYING: Config = CONFIG.cmdline("kho_scratch=64M,16M,16M");
 const SIZE: u64 = 24 << 20;
 const PAGES: usize = SIZE as usize / PAGE;
 const SESSIONS: [&str; 6] = [

@@ -52,7 +52,7 @@ pub const TESTS: &[Test] = &[
 
 const CONFIG: Config = Config::new().swap_mib(256).timeout_s(400);
 /// A scratch area so small that memory is not from there, and would be moved into large folios.
-const STAYING: Config = CONFIG.cmdline("kho_scratch=128M,16M,16M");
+const STAYING: Config = CONFIG.cmdline("kho_scratch=64M,16M,16M");
 
 /// Sessions: of files that are used before FINISH, and of such that are used after it.
 const SESSIONS: [&str; 2] = ["early", "late"];
