@@ -39,7 +39,7 @@ const CREATE: Waiter = Waiter {
     left: "(1, 2, 0) 0 [1, 2]",
 };
 
-/// LIST_SESSIONS waits for nobody.
+/// Fails unless LIST_SESSIONS, which waits for nobody, is answered at once.
 fn lists_at_once(device: &Device) -> Result<()> {
     let lister = command(|| {
         let (entries, total) = device.list_sessions(0, 9)?;
@@ -183,7 +183,7 @@ pub fn kexec_waits(ctx: &mut Ctx) -> Result<()> {
     kill(rebooter.0.pid(), HANDLED)?;
     // Only a wait that goes on comes to this.
     scene.waits(ctx, &mut log)?;
-    scene.lists()?;
+    lists_at_once(&scene.device)?;
     let creators = BOTH.map(|signal| scene.create(ctx, signal));
     scene.recorder.take()?;
     // Opens the gate, too.
@@ -206,7 +206,7 @@ pub fn killed_kexec(ctx: &mut Ctx) -> Result<()> {
     let mut log = Log::from_now()?;
     let rebooter = command(|| Err(kexec::execute()))?;
     scene.waits(ctx, &mut log)?;
-    scene.lists()?;
+    lists_at_once(&scene.device)?;
     let creators = BOTH.map(|signal| scene.create(ctx, signal));
     kill(rebooter.0.pid(), KILLED)?;
     ends(rebooter, KILLED, "")?;
@@ -230,11 +230,6 @@ impl Waiting {
         self.recorder.take()?;
         let line = "preserve a1";
         preserve_held(ctx, &self.recorder, &self.slow, 1, ("preserve", line))
-    }
-
-    /// Fails unless who only looks is answered at once.
-    fn lists(&self) -> Result<()> {
-        lists_at_once(&self.device)
     }
 
     /// Lets CREATE_SESSION wait, with a signal to it.
