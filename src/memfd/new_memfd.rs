@@ -150,16 +150,13 @@ impl RestoredExtent {
     pub(super) fn free(self) {
         let mut pfn = self.0.pfn;
         while pfn < self.0.end_pfn() {
-            // SAFETY: By the type invariant the folio is ours, with a reference, or is to be made first,
-            // which gives it one.
+            // SAFETY: By the type invariant the folio is ours, claimed or with a reference.
             unsafe {
-                let folio = if is_made_later(self.0.order) {
-                    bindings::kho_make_folio(pfn as usize)
+                if is_made_later(self.0.order) {
+                    bindings::kho_free_claimed(pfn as usize);
                 } else {
-                    bindings::page_folio(bindings::pfn_to_page(pfn as usize))
-                };
-                if !folio.is_null() {
-                    bindings::folio_put(folio);
+                    let page = bindings::pfn_to_page(pfn as usize);
+                    bindings::folio_put(bindings::page_folio(page));
                 }
             }
             pfn += 1 << self.0.order;

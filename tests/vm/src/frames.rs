@@ -48,6 +48,11 @@ pub fn in_use(frames: &[u64]) -> Result<Vec<u64>> {
     flagged(frames, USED)
 }
 
+/// Whether the hardware is said to have lost a frame.
+pub fn is_lost(frame: u64) -> Result<bool> {
+    Ok(!flagged(&[frame], LOST)?.is_empty())
+}
+
 /// How many pages the kernel itself has that are charged to the cgroup with this inode: those that are neither of files nor
 /// of processes, nor full of small objects, each of which is charged by itself.
 pub fn of_kernel(cgroup: u64) -> Result<usize> {
@@ -90,5 +95,7 @@ fn flagged(frames: &[u64], wanted: u64) -> Result<Vec<u64>> {
 
 /// LRU, SLAB, BUDDY, MMAP, ANON and PGTABLE: include/uapi/linux/kernel-page-flags.h.
 const USED: u64 = 1 << 5 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 26;
+/// HWPOISON.
+const LOST: u64 = 1 << 19;
 /// A page of a process or of a file in memory has it from the beginning, and is not in an LRU list for a while.
 const SWAPBACKED: u64 = 1 << 14;

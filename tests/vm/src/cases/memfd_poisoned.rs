@@ -9,6 +9,7 @@ use super::common::memfd::{self, Mapping};
 use super::common::pages::PAGE;
 use super::common::{only_ours, refused};
 use crate::ctx::Ctx;
+use crate::frames;
 use crate::kmsg::Log;
 use crate::process::Child;
 use crate::test::{Config, Test};
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test::new("large", CONFIG, &[large, arrived]),
     Test::new("in_the_way", CONFIG, &[in_the_way, arrived]),
     Test::new("late", CONFIG, &[late, arrived]),
+    Test::new("untouched", CONFIG, &[hand_on, lose_untouched]),
 ];
 
 const CONFIG: Config = Config::new().memory_mib(1536).timeout_s(400);
@@ -106,12 +108,15 @@ fn small(ctx: &mut Ctx) -> Result<()> {
 
 /// The page is in a large folio, which can be split for it.
 fn large(ctx: &mut Ctx) -> Result<()> {
-    preserve(ctx, || {
-        let file = memfd::create(SIZE)?;
-        memfd::fill_with_folios(&file, whole(SIZE), LARGE >> 10)?;
-        data::fill(&file, SEED, whole(SIZE))?;
-        Ok(file)
-    })
+    preserve(ctx, || folios(LARGE))
+}
+
+/// A file in folios of this size.
+fn folios(size: u64) -> Result<File> {
+    let file = memfd::create(SIZE)?;
+    memfd::fill_with_folios(&file, whole(SIZE), size >> 10)?;
+    data::fill(&file, SEED, whole(SIZE))?;
+    Ok(file)
 }
 
 /// The page is where the next kernel boots, and cannot be moved from there.
@@ -132,6 +137,50 @@ fn in_the_way(ctx: &mut Ctx) -> Result<()> {
         }
         bail!("that proves nothing: nothing is in the way")
     })
+}
+
+/// Of this size folios are free for everybody at once, and not only for the CPU that has freed them.
+const FOLIO: u64 = 1 << 20;
+
+fn hand_on(ctx: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session("lost")?;
+    let file = folios(FOLIO)?;
+    session.preserve(&file, 1)?;
+    // Where it is in the next kernel, too.
+    let map = Mapping::new(&file, SIZE as usize)?;
+    map.read(LOST as usize);
+    let frame = frames::of_mapping(map.address() + LOST as usize, 1)?[0];
+    ctx.set("frame", frame);
+    ctx.keep((session, file, map));
+    Ok(())
+}
+
+/// It was lost after RETRIEVE_FD, before anybody has touched its folio, and nobody gets it when that is let go.
+fn lose_untouched(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "nothing is untouched there")?;
+    let session = Device::open()?.retrieve_session("lost")?;
+    let file = session.retrieve(1)?;
+    let frame: u64 = ctx.get("frame")?.parse()?;
+    // Whose it is the kernel cannot tell, and says so.
+    let _ = std::fs::write(
+        "/sys/kernel/debug/hwpoison/corrupt-pfn",
+        format!("{frame:#x}"),
+    );
+    ensure!(frames::is_lost(frame)?, "frame {frame:#x} is not lost");
+    let hole = Extent {
+        start: LOST / FOLIO * FOLIO,
+        len: FOLIO,
+    };
+    memfd::punch(&file, hole.start, hole.len)?;
+    let free = frames::in_use(&[frame])?;
+    ensure!(free.is_empty(), "frame {frame:#x} is lost, and free");
+    let behind = Extent {
+        start: hole.start + FOLIO,
+        len: SIZE - hole.start - FOLIO,
+    };
+    data::check(&file, SEED, SIZE, &[whole(hole.start), behind])?;
+    session.finish()?;
+    Ok(())
 }
 
 /// The page came after PRESERVE_FD: neither PREPARE nor the kexec takes it.
