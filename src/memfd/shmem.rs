@@ -6,7 +6,10 @@
 
 use super::{folio::PinnedBatch, patience::Patience, walk::Walk};
 use crate::{fault, handover::memfd::KNOWN_SEALS, task};
-use core::{ops::Range, ptr::addr_of_mut};
+use core::{
+    ops::Range,
+    ptr::{addr_of, addr_of_mut},
+};
 use kernel::{
     bindings,
     error::{from_err_ptr, to_result},
@@ -302,12 +305,18 @@ fn adopt(file: &File, index: u64) -> Result {
 /// Whether to bring in the pages of a memfd that is finished would be done for nobody: the session is
 /// the last to have it, or is closed as a process ends, which is in no memory cgroup any more.
 pub(super) fn is_left_behind(file: &File) -> bool {
-    // SAFETY: The file and the current task are valid. Counted is from 0 on; others may come and go,
-    // which makes this no less right.
+    let file = file.as_ptr();
+    // SAFETY: The file and the current task are valid, and so is the dentry of an open file. Others may
+    // come and go, which makes this no less right.
     unsafe {
-        let others = addr_of_mut!((*file.as_ptr()).f_ref.refcnt.counter).read_volatile();
+        // Counted is from 0 on.
+        let others = addr_of!((*file).f_ref.refcnt.counter).read_volatile();
+        // It may have been opened again by its link in /proc: each such file has the dentry, too.
+        let dentry = (*file).__bindgen_anon_1.f_path.dentry;
+        let lockref = addr_of!((*dentry).d_lockref.__bindgen_anon_1.__bindgen_anon_1);
+        let files = addr_of!((*lockref).count).read_volatile();
         let mm = (*bindings::get_current()).mm;
-        others == 0 || mm.is_null()
+        (others == 0 && files == 1) || mm.is_null()
     }
 }
 

@@ -50,13 +50,14 @@ const CONFIG: Config = Config::new().timeout_s(300);
 const STAYING: Config = CONFIG.cmdline("kho_scratch=64M,16M,16M");
 const SIZE: u64 = 24 << 20;
 const PAGES: usize = SIZE as usize / PAGE;
-const SESSIONS: [&str; 6] = [
+const SESSIONS: [&str; 7] = [
     "touched",
     "finished",
     "full",
     "left behind",
     "let go",
     "committed",
+    "opened again",
 ];
 /// A session of the second kernel, and a hole that is in its memfd.
 const FROM_FULL: &str = "from a full cgroup";
@@ -149,6 +150,7 @@ fn charge_huge(ctx: &mut Ctx) -> Result<()> {
 fn charge_all(ctx: &mut Ctx, by_turns: [u64; 2]) -> Result<()> {
     touched(ctx, by_turns).context("touched")?;
     finished(ctx).context("finished")?;
+    opened_again(ctx).context("opened again")?;
     full(ctx).context("finished in a full cgroup")?;
     left_behind(ctx).context("left behind")?;
     let_go(ctx).context("let go")?;
@@ -205,10 +207,23 @@ fn touched(ctx: &Ctx, by_turns: [u64; 2]) -> Result<()> {
 /// Who finishes the session pays for what nobody has touched.
 fn finished(ctx: &Ctx) -> Result<()> {
     let (session, file) = retrieve("finished")?;
+    finisher_pays(ctx, session, file, 1)
+}
+
+/// And so it is where the file is in use by another descriptor than that of RETRIEVE_FD.
+fn opened_again(ctx: &Ctx) -> Result<()> {
+    let (session, file) = retrieve("opened again")?;
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let again = File::options().read(true).write(true).open(link)?;
+    drop(file);
+    finisher_pays(ctx, session, again, 6)
+}
+
+fn finisher_pays(ctx: &Ctx, session: Session, file: File, seed: u64) -> Result<()> {
     let payer = Cgroup::new("finisher")?;
     payer.run(PATIENCE, || Ok(session.finish()?))?;
     is_charged(ctx, &payer, SIZE)?;
-    data::check(&file, 1, SIZE, &[whole(SIZE)])?;
+    data::check(&file, seed, SIZE, &[whole(SIZE)])?;
     is_charged(ctx, &payer, SIZE)?;
     drop(file);
     is_charged(ctx, &payer, 0).context("when the file is gone")
