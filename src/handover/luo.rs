@@ -252,6 +252,15 @@ impl Compatible {
     pub(crate) fn as_array(&self) -> &[u8; Self::SIZE] {
         &self.0
     }
+
+    /// The same for somebody who counts on a zero: one that does not end lacks its last byte.
+    pub(crate) fn with_zero(&self) -> [u8; Self::SIZE] {
+        let mut array = self.0;
+        if let Some(last) = array.last_mut() {
+            *last = 0;
+        }
+        array
+    }
 }
 
 impl fmt::Debug for Compatible {

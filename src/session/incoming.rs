@@ -158,10 +158,12 @@ impl IncomingSession {
             );
             return;
         }
-        let advice = if err == ENOENT {
+        let advice = if err != ENOENT {
+            "nothing was touched: it can be tried again"
+        } else if compatible.is_valid() {
             "load the module that handles it and try again"
         } else {
-            "nothing was touched: it can be tried again"
+            "no handler can have that type, and its memory is kept until the next kexec"
         };
         warn_limited!(
             "session {:?}: cannot retrieve token {:#x} of type {:?}: {:?}; {}\n",
@@ -236,7 +238,7 @@ impl IncomingSession {
             for (place, token, file) in inner.files.places() {
                 window.offer(Place(0, place), || FdEntry {
                     token,
-                    compatible: *file.compatible().as_array(),
+                    compatible: file.compatible().with_zero(),
                     state: if file.is_retrieved() {
                         uapi::STATE_NORMAL
                     } else {

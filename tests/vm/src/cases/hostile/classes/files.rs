@@ -38,7 +38,7 @@ pub const FILES: &[Class] = &[
     ),
     with(
         Errno::ENOENT,
-        extents("no type", "of type []", |it| {
+        extents("no type", "of type []: ENOENT; no handler can", |it| {
             for word in 0..file::COMPATIBLE_WORDS {
                 it.set(it.file, word, 0);
             }

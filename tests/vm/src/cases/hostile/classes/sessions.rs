@@ -30,6 +30,9 @@ pub const SESSIONS: &[Class] = &[
     gone("files but none", "Count(0)", |it| {
         it.set(it.session, session::NR_FILES, 0);
     }),
+    gone("files and no list of them", "Count(2)", |it| {
+        it.set(it.session, session::FILES, 0);
+    }),
     gone("files not preserved", "NotPreserved", |it| {
         it.set(it.session, session::FILES, it.lost);
     }),
