@@ -43,6 +43,7 @@ mod memfd_memory;
 mod memfd_model;
 mod memfd_moved;
 mod memfd_poisoned;
+mod memfd_punched;
 mod memfd_replaced;
 mod memfd_retrieved;
 mod memfd_seals;
@@ -107,6 +108,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("memfd_model", memfd_model::TESTS),
     ("memfd_moved", memfd_moved::TESTS),
     ("memfd_poisoned", memfd_poisoned::TESTS),
+    ("memfd_punched", memfd_punched::TESTS),
     ("memfd_replaced", memfd_replaced::TESTS),
     ("memfd_retrieved", memfd_retrieved::TESTS),
     ("memfd_seals", memfd_seals::TESTS),
