@@ -85,6 +85,16 @@ static int find_tree(u64 *arg)
 	return 0;
 }
 
+static int find_reserved(u64 *arg)
+{
+	phys_addr_t start, size;
+
+	if (!reserve_mem_find_by_name("forger", &start, &size))
+		return -ENOENT;
+	*arg = start;
+	return 0;
+}
+
 static long forger_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	void __user *user = (void __user *)arg;
@@ -111,6 +121,9 @@ static long forger_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		break;
 	case FORGER_TREE:
 		err = find_tree(&it.number);
+		break;
+	case FORGER_RESERVED:
+		err = find_reserved(&it.number);
 		break;
 	default:
 		return -ENOTTY;

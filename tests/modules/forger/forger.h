@@ -35,5 +35,7 @@ struct forger_root {
  * root, and which may be written from then on. The first kernel tells where it is.
  */
 #define FORGER_TREE	_IOR('F', 3, __u64)
+/* Becomes the address of the memory of reserve_mem= that is called "forger". */
+#define FORGER_RESERVED	_IOR('F', 4, __u64)
 
 #endif

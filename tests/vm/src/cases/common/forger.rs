@@ -44,6 +44,7 @@ const ALLOCATE: u32 = number(READ_WRITE, 0, size_of::<u64>());
 const PRESERVE: u32 = number(WRITE, 1, size_of::<Range>());
 const PUBLISH: u32 = number(WRITE, 2, size_of::<Root>());
 const TREE: u32 = number(READ, 3, size_of::<u64>());
+const RESERVED: u32 = number(READ, 4, size_of::<u64>());
 
 /// The forger, inserted. It stays for as long as the kernel.
 #[derive(Clone, Debug)]
@@ -101,6 +102,13 @@ impl Forger {
     pub fn tree(&self) -> Result<u64> {
         let mut pa = 0u64;
         self.ioctl(TREE, &mut pa).context("KHO's device tree")?;
+        Ok(pa)
+    }
+
+    /// Where the memory is that `reserve_mem=` on the command line calls "forger".
+    pub fn reserved(&self) -> Result<u64> {
+        let mut pa = 0u64;
+        self.ioctl(RESERVED, &mut pa).context("reserve_mem=")?;
         Ok(pa)
     }
 

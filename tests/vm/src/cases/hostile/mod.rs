@@ -52,7 +52,10 @@ pub const TESTS: &[Test] = &[
     Test::new("pairs", BARE, pairs::STAGES),
 ];
 
-const BARE: Config = Config::new().orchestrators(&[Orchestrator::None]);
+/// With memory that has another user, in each kernel.
+const BARE: Config = Config::new()
+    .orchestrators(&[Orchestrator::None])
+    .cmdline("reserve_mem=4096:4096:forger");
 
 /// The session in which the good files go on, and a new one of these bytes.
 const ONWARDS: &str = "onwards";
@@ -87,6 +90,7 @@ fn forge(ctx: &mut Ctx) -> Result<()> {
         lost: memory.allocate_lost(),
         kernel: kernel_code()?,
         tree: forger.tree()?,
+        reserved: forger.reserved()?,
     };
     for (i, class) in classes().enumerate() {
         let format = class.format;
@@ -188,9 +192,14 @@ fn retrieve(ctx: &mut Ctx) -> Result<()> {
                         "{name}: no line with {wanted:?}, but {lines:#?}"
                     );
                 }
-                // What was not understood once is not looked at again.
-                if errno != Errno::ENOENT {
-                    refused(name, session.retrieve(VICTIM), errno)?;
+                match errno {
+                    Errno::ENOENT => {
+                        let (files, _) = session.list_fds(0, 8)?;
+                        let all_end = files.iter().all(|file| file.compatible.contains(&0));
+                        ensure!(all_end, "{name}: {files:?}");
+                    }
+                    // What was not understood once is not looked at again.
+                    _ => refused(name, session.retrieve(VICTIM), errno)?,
                 }
             }
             _ => {

@@ -42,6 +42,8 @@ pub struct Strangers {
     pub kernel: u64,
     /// KHO's own device tree, which it preserves.
     pub tree: u64,
+    /// Of `reserve_mem=`: preserved, and in use in the next kernel.
+    pub reserved: u64,
 }
 
 /// The session that is damaged, and what there is around it.
@@ -57,6 +59,8 @@ pub struct Victim<'a> {
     pub kernel: u64,
     /// The page of KHO's own device tree.
     pub tree: u64,
+    /// The page of `reserve_mem=`.
+    pub reserved: u64,
     /// Its entry.
     pub session: Place,
     /// The entry of its file.
@@ -112,6 +116,7 @@ impl<'a> Victim<'a> {
             lost: strangers.lost,
             kernel: strangers.kernel,
             tree: strangers.tree,
+            reserved: strangers.reserved,
             session,
             file,
             memfd,

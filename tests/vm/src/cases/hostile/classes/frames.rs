@@ -29,6 +29,9 @@ pub const FRAMES: &[Class] = &[
     extents("an extent not preserved", "NotPreserved", |it| {
         it.set_frame(2, it.lost)
     }),
+    v2("a folio of another user", "NotPreserved", |it| {
+        it.set_frame(1, it.reserved)
+    }),
     v2("a folio in the kernel", "NotPreserved", |it| {
         it.set_frame(0, it.kernel)
     }),
