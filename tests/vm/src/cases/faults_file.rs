@@ -146,16 +146,20 @@ fn close(ctx: &Ctx, scene: &Scene, file: &File) -> Result<()> {
         || session().map(drop),
         || {
             let before = state()?;
+            let mut points = Points::default();
             for nth in 1.. {
                 let session = session()?;
                 let ((), failed) = scene.faults.inject(nth, || drop(session))?;
                 let at = || format!("close, point {nth}, {failed:?}");
                 let now = state().with_context(at)?;
                 ensure!(now == before, "{}: {now} instead of {before}", at());
-                if failed.is_none() {
-                    break;
+                match failed {
+                    Some(kind) => points.count(kind, true),
+                    None => break,
                 }
             }
+            // There may be none.
+            ctx.figure(&format!("close: {points}"));
             Ok(())
         },
     )

@@ -8,6 +8,7 @@ use crate::ctx::Ctx;
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
@@ -22,10 +23,9 @@ pub fn by_number(fd: RawFd) -> ManuallyDrop<Session> {
     ManuallyDrop::new(Session(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// Preserves files by a number that may at any moment be no session any more, until told to end. Returns how often
+/// Preserves a file by a number that may at any moment be no session any more, until told to end. Returns how often
 /// that worked.
-fn preserve_by_number(fd: RawFd, done: &AtomicBool) -> Result<u64> {
-    let file = memfd::create(4096)?;
+fn preserve_by_number(file: &File, fd: RawFd, done: &AtomicBool) -> Result<u64> {
     let mut worked = 0;
     let mut token = 0;
     while !done.load(Relaxed) {
@@ -43,11 +43,19 @@ fn preserve_by_number(fd: RawFd, done: &AtomicBool) -> Result<u64> {
     Ok(worked)
 }
 
-/// Lets two threads use a number, while `round` changes what is behind it.
-fn under_fire(rounds: usize, fd: RawFd, mut round: impl FnMut() -> Result<()>) -> Result<u64> {
-    let done = AtomicBool::new(false);
+/// Lets two threads preserve these files by a number, while `round` changes what is behind it. Returns how often that
+/// worked.
+fn under_fire(
+    files: &[File; 2],
+    rounds: usize,
+    fd: RawFd,
+    mut round: impl FnMut() -> Result<()>,
+) -> Result<u64> {
+    let done = &AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let users = [0, 1].map(|_| scope.spawn(|| preserve_by_number(fd, &done)));
+        let users = files
+            .each_ref()
+            .map(|file| scope.spawn(move || preserve_by_number(file, fd, done)));
         let result = (0..rounds).try_for_each(|_| round());
         done.store(true, Relaxed);
         let mut worked = 0;
@@ -58,14 +66,28 @@ fn under_fire(rounds: usize, fd: RawFd, mut round: impl FnMut() -> Result<()>) -
     })
 }
 
+/// The files for that.
+fn two_files() -> Result<[File; 2]> {
+    Ok([memfd::create(4096)?, memfd::create(4096)?])
+}
+
+/// Fails unless these are no session's any more.
+fn are_let_go(files: &[File; 2]) -> Result<()> {
+    files
+        .iter()
+        .try_for_each(|file| memfd::truncate(file, 0))
+        .context("a file is still preserved")
+}
+
 /// The number is closed, and becomes another session, again and again.
 pub fn closed(_: &mut Ctx) -> Result<()> {
     let device = Device::open()?;
     let before = open_fds()?;
     let place = device.create_session("place")?.0;
     let fd = place.as_raw_fd();
+    let files = two_files()?;
     let mut number = 0;
-    let worked = under_fire(1000, fd, || {
+    let worked = under_fire(&files, 1000, fd, || {
         let session = device.create_session(&format!("session {}", number % 3));
         number += 1;
         match session {
@@ -82,6 +104,8 @@ pub fn closed(_: &mut Ctx) -> Result<()> {
     })?;
     ensure!(worked > 0, "nothing was preserved");
     drop(place);
+    are_let_go(&files)?;
+    drop(files);
     ensure!(open_fds()? == before, "a descriptor leaked");
     // All names are free.
     for number in 0..3 {
@@ -95,8 +119,9 @@ pub fn closed(_: &mut Ctx) -> Result<()> {
 pub fn forked(_: &mut Ctx) -> Result<()> {
     let device = Device::open()?;
     let session = device.create_session("inherited")?;
+    let files = two_files()?;
     let mut children = 0u64;
-    let worked = under_fire(PROGRAMS, session.0.as_raw_fd(), || {
+    let worked = under_fire(&files, PROGRAMS, session.0.as_raw_fd(), || {
         // One that only says how it is to be used.
         children += u64::from(Command::new("/init").output().is_ok());
         Ok(())
@@ -106,6 +131,7 @@ pub fn forked(_: &mut Ctx) -> Result<()> {
         "{worked}, {children}"
     );
     drop(session);
+    are_let_go(&files)?;
     still_works(&device.create_session("inherited").context("its name")?)
 }
 
