@@ -126,19 +126,19 @@ fn all_rounds(ctx: &Ctx, frame: &Frame) -> Result<()> {
     while sum.commands < commands(ctx) / plan.share {
         let seed = ctx.seed().wrapping_add(sum.rounds);
         let round = Round::whole(plan, seed);
-        let kexecs = sum.kexecs;
         if let Err(why) = frame.run(&round, &mut sum) {
             let verdict = shrink::shrink(frame, &round, &why)?;
             let number = sum.rounds;
             bail!("{verdict}\nround {number}, with which this begins: make model SEED={seed}");
         }
-        let hardly_any = plan.kexec && sum.kexecs - kexecs <= 2;
-        ensure!(!hardly_any, "hardly any kexec was tried");
         sum.rounds += 1;
     }
     ctx.figure(&format!(
         "{} commands of {} threads and {} processes at a time, in {} rounds, with {} kills, {} of them amid a command",
         sum.commands, plan.threads, plan.processes, sum.rounds, sum.kills, sum.amid
     ));
+    // On a machine that is busy one round may have few.
+    let hardly_any = plan.kexec && sum.kexecs <= 2 * sum.rounds;
+    ensure!(!hardly_any, "only {} kexecs were tried", sum.kexecs);
     Ok(())
 }
