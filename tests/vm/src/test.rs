@@ -151,10 +151,12 @@ impl Config {
     }
 
     /// A kernel and a `luo.ko` in which each step can be made to fail, and that know who holds what they gave out: only
-    /// `make check-faults` has them.
+    /// `make check-faults` has them. The kernel and what it starts with are large, and KHO must find room for its scratch
+    /// area in one piece, wherever KASLR puts them: in 1 GiB it once did not.
     pub const fn with_faults(self) -> Self {
         Self {
             faults: true,
+            memory_mib: 1536,
             ..self
         }
     }

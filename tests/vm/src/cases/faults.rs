@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
     Test::new("session", CONFIG, &[session]),
 ];
 
-const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(1800).with_faults();
+const CONFIG: Config = Config::new().timeout_s(1800).with_faults();
 const BARE: Config = CONFIG
     .orchestrators(&[Orchestrator::None])
     .allow_log(INSMOD_LOG);

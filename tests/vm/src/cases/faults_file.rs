@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
     Test::new("with_flbs", CONFIG, &[with_flbs]),
 ];
 
-const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(1800).with_faults();
+const CONFIG: Config = Config::new().timeout_s(1800).with_faults();
 const V2: Config = CONFIG.params("memfd_v2=1");
 const P: u64 = PAGE as u64;
 /// Its own file's contents.

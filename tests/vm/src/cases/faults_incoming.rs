@@ -33,7 +33,7 @@ pub const TESTS: &[Test] = &[
     Test::new("sessions_v2", ROOMY.params("memfd_v2=1"), &[leave, take]),
 ];
 
-const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(1800).with_faults();
+const CONFIG: Config = Config::new().timeout_s(1800).with_faults();
 const ROOMY: Config = CONFIG.memory_mib(2048);
 const P: u64 = PAGE as u64;
 

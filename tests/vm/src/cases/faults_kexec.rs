@@ -27,7 +27,7 @@ pub const TESTS: &[Test] = &[
     Test::new("freeze_v2", CONFIG.params("memfd_v2=1"), &[freeze, arrive]),
 ];
 
-const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(1800).with_faults();
+const CONFIG: Config = Config::new().timeout_s(1800).with_faults();
 const P: u64 = PAGE as u64;
 const SEED: u64 = 11;
 const SIZE: u64 = 30 * P + 5;

@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
     Test::new("moved", ROOMY, &[moved]),
 ];
 
-const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(1800).with_faults();
+const CONFIG: Config = Config::new().timeout_s(1800).with_faults();
 /// A scratch area so small that memory is not from there, and would have to be moved.
 const STAYING: Config = CONFIG.cmdline("kho_scratch=32M,16M,16M");
 /// One CPU, on which all waits that has to be on an LRU list to be swapped out.

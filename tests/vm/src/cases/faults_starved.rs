@@ -29,7 +29,7 @@ pub const TESTS: &[Test] = &[
     Test::new("for_good", CONFIG, &[leave, for_good]),
 ];
 
-const CONFIG: Config = Config::new().memory_mib(1024).timeout_s(600).with_faults();
+const CONFIG: Config = Config::new().timeout_s(600).with_faults();
 
 /// What a call may allocate before nothing is left: a little more each time, until something was taken over by then.
 const STEP: u64 = 64;
