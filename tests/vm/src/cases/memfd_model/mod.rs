@@ -272,8 +272,10 @@ fn begin_and(ctx: &mut Ctx, look: impl FnOnce() -> Result<()>) -> Result<()> {
 
 /// PRESERVE_FD of the file in use, with its journal; then on until the kexec, and into it.
 fn preserve_and_jump(ctx: &mut Ctx, shared: &Shared) -> Result<()> {
-    let swapped = procfs::number_in("/proc/self/smaps_rollup", "Swap:")?;
-    ensure!(swapped > 1024, "only {swapped} KiB are swapped out");
+    let swapped = || procfs::number_in("/proc/self/smaps_rollup", "Swap:");
+    ctx.wait_for("some MiB in swap", PATIENCE, || {
+        swapped().is_ok_and(|kib| kib > 1024)
+    })?;
     let session = Device::open()?.create_session("model")?;
     session.preserve(&shared.model.journal, TOKENS[1])?;
     let reclaimed = shared.reclaimed.load(Ordering::SeqCst);
