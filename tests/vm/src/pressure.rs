@@ -7,6 +7,7 @@
 
 use crate::procfs::number_in;
 use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
@@ -22,6 +23,9 @@ const PAGE: usize = 4096;
 const SLICE: usize = 2 << 20;
 /// How much of the memory that is available is left at first.
 const LEFT: usize = 16 << 20;
+/// How much of it the process takes. More than that is taken once, by who is not killed for it: a kernel that looks for
+/// faults wants gigabytes, and minutes to give them out.
+const SHARE: usize = 256 << 20;
 /// From so many reclaimed pages in one step on, something is given back: one that is always reclaiming does nothing else.
 const MANY: u64 = 512;
 /// A step that takes longer is stuck in reclaim, and so may be everybody else: it is ended, with all that was taken.
@@ -31,6 +35,8 @@ const PATIENCE_MS: u16 = 20_000;
 #[derive(Debug)]
 pub struct Pressure {
     process: Process,
+    /// What is never given back. It is freed behind the process.
+    _locked: Option<Locked>,
     /// How much the kernel had reclaimed before all this, and up to the last step.
     before: u64,
     last: u64,
@@ -41,8 +47,11 @@ impl Pressure {
     /// Takes most of the memory.
     pub fn new() -> Result<Self> {
         let before = reclaimed()?;
+        let much = available()?.saturating_sub(LEFT + SHARE);
+        let locked = (much > 0).then(|| Locked::new(much)).transpose()?;
         Ok(Self {
             process: Process::start()?,
+            _locked: locked,
             before,
             last: before,
             kills: 0,
@@ -96,6 +105,36 @@ fn reclaimed() -> Result<u64> {
 fn available() -> Result<usize> {
     let kib: usize = number_in("/proc/meminfo", "MemAvailable:")?.try_into()?;
     Ok(kib << 10)
+}
+
+/// Memory of this process that cannot be reclaimed.
+#[derive(Debug)]
+struct Locked {
+    start: *mut libc::c_void,
+    len: usize,
+}
+
+// SAFETY: nobody uses that memory.
+unsafe impl Send for Locked {}
+
+impl Locked {
+    fn new(len: usize) -> Result<Self> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_LOCKED;
+        // SAFETY: new room, wherever the kernel likes.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last()).context("locking memory");
+        }
+        Ok(Self { start, len })
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that was made, which nothing refers to.
+        let _ = unsafe { libc::munmap(self.start, self.len) };
+    }
 }
 
 /// What the process is told to do, by a byte. It answers by the same when it has.

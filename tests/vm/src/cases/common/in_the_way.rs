@@ -6,7 +6,8 @@ use super::memfd::{self, Mapping};
 use super::pages::PAGE;
 use crate::frames;
 use crate::procfs::number_in;
-use anyhow::{ensure, Result};
+use anyhow::{bail, ensure, Result};
+use std::ops::Range;
 
 /// Pages of a large folio.
 pub const BLOCK: usize = 512;
@@ -16,15 +17,22 @@ pub const BLOCK: usize = 512;
 pub fn crowd(all: usize, left: usize) -> Result<Mapping> {
     // The kernel takes from there as soon as more of it is free than of all else.
     let free = |word| Ok::<_, anyhow::Error>(number_in("/proc/meminfo", word)? as usize * 1024);
-    let there = free("CmaFree:")?;
-    let size = (free("MemFree:")? + all).saturating_sub(2 * there);
+    let (free, there) = (free("MemFree:")?, free("CmaFree:")?);
+    let size = (free + all).saturating_sub(2 * there);
     ensure!(size > 0 && there > all + left, "only {there} bytes there");
     let size = size.next_multiple_of(BLOCK * PAGE);
-    let taken = Mapping::new(&memfd::create(size as u64)?, size)?;
-    for page in 0..size / PAGE {
-        taken.write(page * PAGE, 1);
+    let taken = Mapping::new(&memfd::create(free as u64)?, free)?;
+    let take = |page: usize| taken.write(page * PAGE, 1);
+    (0..size / PAGE).for_each(take);
+    // It does so in each zone by itself, and above 4 GiB first: where a VM has memory there, what has to be taken is more.
+    let blocks = size / PAGE..free / PAGE - BLOCK;
+    for page in blocks.step_by(BLOCK) {
+        if Layout::of_pages(&taken, page - BLOCK..page)?.in_the_way > BLOCK / 4 {
+            return Ok(taken);
+        }
+        (page..page + BLOCK).for_each(take);
     }
-    Ok(taken)
+    bail!("all memory was taken, and nearly none of it was there")
 }
 
 /// Whether the page at byte `start` of a mapping, which is touched, is in the way of the next kernel.
@@ -47,10 +55,14 @@ pub struct Layout {
 impl Layout {
     /// That of the first `count` pages of a mapping, all of which are touched.
     pub fn of(map: &Mapping, count: usize) -> Result<Self> {
-        for page in 0..count {
+        Self::of_pages(map, 0..count)
+    }
+
+    fn of_pages(map: &Mapping, pages: Range<usize>) -> Result<Self> {
+        for page in pages.clone() {
             map.read(page * PAGE);
         }
-        let frames = frames::of_mapping(map.address(), count)?;
+        let frames = frames::of_mapping(map.address() + pages.start * PAGE, pages.len())?;
         ensure!(!frames.contains(&0), "a page is not mapped");
         let scratch = frames::scratch()?;
         let is_in_the_way = |frame: &&u64| scratch.iter().any(|area| area.contains(frame));
