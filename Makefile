@@ -142,11 +142,13 @@ NOT_ON_DEBUG = cost::,hostile_users::limited,memfd_accounting::,memfd_interrupt:
 	memfd_charge::cgroups_from_tables,memfd_retrieved::everything_from_tables,$\
 	memfd_retrieved::everything_from_singles
 NOT_ON_KCSAN = cost::,vmm::
-ON_DEBUG = LUO_CMDLINE='no5lvl page_poison=1 pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M' \
+ON_DEBUG = LUO_CMDLINE='no5lvl page_poison=1 pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M $(MORE_CMDLINE)' \
 	LUO_MORE_MEMORY=2560 $(MAKE) --no-print-directory
 check-kcsan:
 	@VARIANT=kcsan LUO_SKIP='$(NOT_ON_KCSAN)' $(ON_DEBUG) BUILD=$(BUILD)/kcsan check-vm
-# What lets each step fail comes after the rest, as it wants another luo.ko.
+# What lets each step fail comes after the rest, as it wants another luo.ko. Where each small object comes from
+# KASAN notes: SLUB, which checks it, too, need not note it again.
+check-debug: MORE_CMDLINE := slab_debug=FPZ
 check-debug:
 	$(if $(findstring faults,$(FILTER)),,@VARIANT=debug LUO_SKIP='$(NOT_ON_DEBUG)' \
 		$(ON_DEBUG) BUILD=$(BUILD)/debug has-kasan check-vm)
