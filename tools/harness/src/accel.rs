@@ -62,6 +62,7 @@ fn boots(folder: &Path, inputs: &Inputs, guest: &Guest) -> Result<bool> {
         seed: 0,
         amount: None,
         steps: None,
+        time_factor: 1,
     };
     let initramfs = folder.join("initramfs.cpio");
     let base = image::base(guest, inputs, &image::Extras::default())?;

@@ -86,6 +86,7 @@ impl Batch {
             seed,
             amount: None,
             steps: None,
+            time_factor: 1,
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Options {
     pub cmdline: String,
     /// Memory of each VM beyond what its tests ask for, in MiB.
     pub more_memory_mib: u32,
+    /// How many times as long as it says each test may take.
+    pub time_factor: u32,
     /// Folder of the logs, and of what is built for the tests.
     pub output: PathBuf,
     /// Where what is random in the tests begins.
@@ -131,6 +133,7 @@ fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
     };
     let told = |mut test: TestInfo| {
         test.config.memory_mib += options.more_memory_mib;
+        test.config.timeout_s = test.config.timeout_s.saturating_mul(options.time_factor);
         test.config.cmdline = format!("{} {}", options.cmdline, test.config.cmdline);
         test
     };
@@ -180,6 +183,7 @@ impl Run<'_> {
         let plan = Plan {
             amount: self.options.amount,
             steps: self.options.steps.clone(),
+            time_factor: self.options.time_factor,
             ..batch.plan(
                 self.options.orchestrator,
                 self.options.seed,

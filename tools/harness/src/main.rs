@@ -86,6 +86,9 @@ struct CheckArgs {
     /// MiB of memory that each VM has more than its tests ask for
     #[arg(long, env = "LUO_MORE_MEMORY", default_value_t = 0)]
     more_memory: u32,
+    /// How many times as long as it says each test may take, where kernel or machine are slow
+    #[arg(long, env = "LUO_TIME_FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    time_factor: u32,
     /// Folder for logs and what is built for the tests [default: build/check]
     #[arg(long, env = "LUO_OUTPUT")]
     output: Option<PathBuf>,
@@ -182,6 +185,7 @@ fn run() -> Result<ExitCode> {
                 skip: args.skip,
                 cmdline: args.cmdline,
                 more_memory_mib: args.more_memory,
+                time_factor: args.time_factor,
                 kexec: args.kexec,
                 recorder: args.recorder,
                 faults: args.faults,

@@ -107,6 +107,8 @@ pub struct Plan {
     pub amount: Option<u64>,
     /// What a test is to do, and nothing else: as it told it when it had failed.
     pub steps: Option<String>,
+    /// How many times as long as it says each test may take.
+    pub time_factor: u32,
 }
 
 impl Plan {

@@ -26,7 +26,7 @@ pub fn run_all(names: &[String], words: &Words, plan: &Plan) -> Result<()> {
         };
         report::send(&Event::Start {
             test: name.clone(),
-            timeout_s: test.config.timeout(),
+            timeout_s: timeout_s(test, plan),
         });
         kmsg::write(&format!("{MARK_START}{name}"));
         let outcome = run_stage(name, test, words, plan)?;
@@ -34,6 +34,11 @@ pub fn run_all(names: &[String], words: &Words, plan: &Plan) -> Result<()> {
         finish(name, outcome, begin);
     }
     Ok(())
+}
+
+/// Seconds that each stage may take.
+fn timeout_s(test: &Test, plan: &Plan) -> u32 {
+    test.config.timeout().saturating_mul(plan.time_factor)
 }
 
 /// Reports a test's end, on the console first: the harness looks for it there before it believes the result.
@@ -49,7 +54,7 @@ pub fn finish(name: &str, outcome: Outcome, begin: Instant) {
 
 /// Runs one stage in a child. Does not return when the child goes on to the next kernel.
 fn run_stage(name: &str, test: &Test, words: &Words, plan: &Plan) -> Result<Outcome> {
-    let timeout = Duration::from_secs(test.config.timeout().into());
+    let timeout = Duration::from_secs(timeout_s(test, plan).into());
     let mut child = Child::spawn(|pipe| {
         let outcome = stage_outcome(name, test, words, plan);
         let outcome = serde_json::to_string(&outcome).expect("an outcome is JSON");
@@ -79,7 +84,7 @@ fn run_stage(name: &str, test: &Test, words: &Words, plan: &Plan) -> Result<Outc
 /// The body of the child.
 fn stage_outcome(name: &str, test: &Test, words: &Words, plan: &Plan) -> Outcome {
     let run = || -> Result<()> {
-        let mut ctx = Ctx::new(name, test.config.timeout(), words.clone(), plan.clone())?;
+        let mut ctx = Ctx::new(name, timeout_s(test, plan), words.clone(), plan.clone())?;
         let stage = test.stage(words.stage).context("no such stage")?;
         stage(&mut ctx)?;
         if words.stage < test.stages.len() || ctx.goes_on() {

@@ -160,6 +160,7 @@ impl Run<'_> {
             seed: 0,
             amount: None,
             steps: None,
+            time_factor: 1,
         };
         let initramfs = logs.join("initramfs.cpio");
         image::write_with_next(&initramfs, &self.base, &plan, &self.inputs.bzimage)?;

@@ -117,6 +117,7 @@ fn plan(orchestrator: Orchestrator, accel: Accel) -> Plan {
         seed: 0,
         amount: None,
         steps: None,
+        time_factor: 1,
     }
 }
 
