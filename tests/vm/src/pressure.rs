@@ -36,7 +36,7 @@ const PATIENCE_MS: u16 = 20_000;
 pub struct Pressure {
     process: Process,
     /// What is never given back. It is freed behind the process.
-    _locked: Option<Locked>,
+    _locked: Vec<u8>,
     /// How much the kernel had reclaimed before all this, and up to the last step.
     before: u64,
     last: u64,
@@ -47,8 +47,7 @@ impl Pressure {
     /// Takes most of the memory.
     pub fn new() -> Result<Self> {
         let before = reclaimed()?;
-        let much = available()?.saturating_sub(LEFT + SHARE);
-        let locked = (much > 0).then(|| Locked::new(much)).transpose()?;
+        let locked = locked(available()?.saturating_sub(LEFT + SHARE))?;
         Ok(Self {
             process: Process::start()?,
             _locked: locked,
@@ -107,34 +106,13 @@ fn available() -> Result<usize> {
     Ok(kib << 10)
 }
 
-/// Memory of this process that cannot be reclaimed.
-#[derive(Debug)]
-struct Locked {
-    start: *mut libc::c_void,
-    len: usize,
-}
-
-// SAFETY: nobody uses that memory.
-unsafe impl Send for Locked {}
-
-impl Locked {
-    fn new(len: usize) -> Result<Self> {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_LOCKED;
-        // SAFETY: new room, wherever the kernel likes.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
-        if start == libc::MAP_FAILED {
-            return Err(Errno::last()).context("locking memory");
-        }
-        Ok(Self { start, len })
-    }
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that was made, which nothing refers to.
-        let _ = unsafe { libc::munmap(self.start, self.len) };
-    }
+/// So much memory of this process, none of which can be reclaimed.
+fn locked(len: usize) -> Result<Vec<u8>> {
+    let memory = vec![0; len];
+    // SAFETY: memory of ours, whose contents stay as they are.
+    let done = unsafe { libc::mlock(memory.as_ptr().cast(), len) };
+    Errno::result(done).context("locking memory")?;
+    Ok(memory)
 }
 
 /// What the process is told to do, by a byte. It answers by the same when it has.
