@@ -67,7 +67,6 @@ module! {
 struct LuoModule {
     #[pin]
     _device: MiscDeviceRegistration<Device>,
-    #[pin]
     _debugfs: debugfs::DebugFs,
     _c_interface: capi::Enabled,
     _memfd: memfd::Registrations,
@@ -97,10 +96,10 @@ impl kernel::InPlaceModule for LuoModule {
             _sessions: open_sessions()?.publish(),
             _memfd: memfd::register(module)?,
             _c_interface: capi::Enabled::new(),
-            _debugfs <- debugfs::DebugFs::new(),
-            // Last: from here on user space comes in.
             _: { fault::point()? },
+            // Last of what may fail: from here on user space comes in.
             _device <- MiscDeviceRegistration::register(device::OPTIONS),
+            _debugfs: debugfs::DebugFs::new(),
             _: { READY.store(true, Release) },
         })
     }

@@ -11,6 +11,7 @@ use crate::kexec;
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
+use std::fs::File;
 use std::path::Path;
 
 /// The cases.
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test::new("insert_and_remove", BARE, &[insert_and_remove]),
     Test::new("remove_with_session", BARE, &[remove_with_session]),
     Test::new("remove_with_device", BARE, &[remove_with_device]),
+    Test::new("remove_with_debugfs", BARE, &[remove_with_debugfs]),
     Test::new("insert_twice", BARE, &[insert_twice]),
     Test::new("unknown_parameter", BARE, &[unknown_parameter]),
     Test::new("inserted_late", BARE, &[hand_on, insert_late]),
@@ -166,6 +168,19 @@ fn remove_with_device(ctx: &mut Ctx) -> Result<()> {
     ensure!(Device::open().is_err(), "it opens twice");
     drop(device);
     ctx.rmmod()
+}
+
+fn remove_with_debugfs(ctx: &mut Ctx) -> Result<()> {
+    needs_module(ctx)?;
+    for name in ["handlers", "flbs"] {
+        ctx.insmod("")?;
+        let path = Path::new("/sys/kernel/debug/luo").join(name);
+        let file = File::open(&path).with_context(|| path.display().to_string())?;
+        stays(ctx)?;
+        drop(file);
+        ctx.rmmod()?;
+    }
+    Ok(())
 }
 
 fn insert_twice(ctx: &mut Ctx) -> Result<()> {
