@@ -28,8 +28,6 @@ use kernel::{
 struct Outgoing {
     /// What the next kernel finds everything by.
     root: Subtree,
-    /// The FLBs, for the next kernel.
-    flbs: PreservedPage,
     sessions: OrderedMap<SessionName, Arc<OutgoingSession>>,
     /// Always has room for all of `sessions`, but while these are being frozen.
     blocks: BlockChain<SessionSer>,
@@ -43,6 +41,9 @@ struct Outgoing {
 pub(crate) struct OutgoingRegistry {
     #[pin]
     inner: Mutex<Outgoing>,
+    /// The FLBs, for the next kernel. Of use to a kexec alone, which waits for their drivers with it.
+    #[pin]
+    flbs: Mutex<PreservedPage>,
     /// Notified when `frozen` becomes `None`.
     #[pin]
     thawed: CondVar,
@@ -66,11 +67,11 @@ impl OutgoingRegistry {
             try_pin_init!(Self {
                 inner <- new_mutex!(Outgoing {
                     root,
-                    flbs,
                     sessions: OrderedMap::new(),
                     blocks: BlockChain::new(),
                     frozen: None,
                 }),
+                flbs <- new_mutex!(flbs),
                 thawed <- new_condvar!(),
             }),
             GFP_KERNEL,
@@ -138,11 +139,13 @@ impl OutgoingRegistry {
                 nr_sessions += 1;
                 nr_files += ser.as_ref().map_or(0, |ser| ser.nr_files);
             });
-        let sessions_pa = blocks.write(frozen);
+        let written = blocks
+            .write(frozen)
+            .and_then(|sessions_pa| self.describe_flbs().map(|()| sessions_pa));
         let mut inner = self.inner.lock();
         inner.blocks = blocks;
         inner.frozen = Some(sessions);
-        let written = sessions_pa.and_then(|sessions_pa| inner.describe(sessions_pa));
+        let written = written.and_then(|sessions_pa| set_sessions(&mut inner.root, sessions_pa));
         drop(inner);
         if let Err(err) = written {
             self.unfreeze();
@@ -179,6 +182,16 @@ impl OutgoingRegistry {
         Ok((sessions, replace(&mut inner.blocks, BlockChain::new())))
     }
 
+    /// Describes the FLBs to the next kernel. Waits for what their drivers do with their states.
+    fn describe_flbs(&self) -> Result {
+        flb::Table::serialize(&mut self.flbs.lock()).inspect_err(|err| {
+            pr_warn!(
+                "the kexec is refused: FLBs cannot be described: {:?}\n",
+                err
+            );
+        })
+    }
+
     /// Undoes [`Self::freeze`], or what it has come to. Nobody waits for it who would not for that.
     pub(crate) fn unfreeze(&self) {
         let mut inner = self.inner.lock();
@@ -202,17 +215,6 @@ impl Outgoing {
             sessions.push(session.clone(), GFP_KERNEL)?;
         }
         Ok(sessions)
-    }
-
-    /// Describes the FLBs, and the sessions, which are frozen, to the next kernel.
-    fn describe(&mut self, sessions_pa: u64) -> Result {
-        flb::Table::serialize(&mut self.flbs).inspect_err(|err| {
-            pr_warn!(
-                "the kexec is refused: FLBs cannot be described: {:?}\n",
-                err
-            );
-        })?;
-        set_sessions(&mut self.root, sessions_pa)
     }
 }
 

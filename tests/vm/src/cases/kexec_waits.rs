@@ -5,12 +5,14 @@
 use super::common::luo::{Device, Session};
 use super::common::memfd;
 use super::common::modules::{Kind, Recorder};
-use super::races::{preserve_held, Doer, LONG};
+use super::common::refused;
+use super::races::{preserve_held, wait_until_stuck, Doer, LONG};
 use crate::ctx::Ctx;
 use crate::kexec;
 use crate::kmsg::Log;
+use crate::process::Child;
 use crate::test::{Config, Test};
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +21,11 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     Test::new("named", Config::new(), &[named]),
     Test::new("busy", Config::new(), &[busy]),
+    Test::new("flb", Config::new(), &[flb, flb_is_gone]),
 ];
+
+/// The side of an FLB in the old kernel.
+const OUTGOING: &str = "outgoing";
 
 /// A session with a file, and one whose PRESERVE_FD a kexec has to wait for.
 pub struct Waiting {
@@ -113,5 +119,44 @@ fn busy(ctx: &mut Ctx) -> Result<()> {
         "it takes {best:?} at best"
     );
     drop((busy, last));
+    recorder.remove()
+}
+
+/// An FLB that its driver lets go of, which takes long, is waited for with nothing locked that others need.
+fn flb(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let device = Device::open()?;
+    let session = device.create_session("kept")?;
+    session.preserve(&recorder.open(Kind::B, 1)?, 1)?;
+    recorder.get(OUTGOING).context("get")?;
+    session.unpreserve(1)?;
+    session.preserve(&memfd::create(0)?, 2)?;
+    recorder.take()?;
+    recorder.hold("x.unpreserve", 1)?;
+    let _driver = Doer::new(|| recorder.put(OUTGOING).map(|()| "put".into()))?;
+    recorder.wait_for(ctx, "x.unpreserve")?;
+    ctx.kexec_load()?;
+    let parent = nix::unistd::getpid();
+    let _asker = Child::spawn(|_| {
+        let asked = wait_until_stuck(ctx, parent).and_then(|()| {
+            let listed = Doer::new(|| device.list_sessions(0, 10).map(|_| "listed".into()))?;
+            listed.says("LIST_SESSIONS", "listed")
+        });
+        if let Err(err) = asked {
+            ctx.give_up(&format!("{err:#}"));
+        }
+        let _ = recorder.open_gate();
+    })?;
+    ctx.jump(|| Err(kexec::execute().into()))
+}
+
+/// It was not handed over, and the session was.
+fn flb_is_gone(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let session = Device::open()?.retrieve_session("kept")?;
+    session.retrieve(2)?;
+    refused("the FLB", recorder.value("incoming"), Errno::ENOENT)?;
+    session.finish()?;
+    drop(session);
     recorder.remove()
 }
