@@ -246,6 +246,11 @@ impl Handler {
         Self::find(|handler| handler.can_preserve(file))
     }
 
+    /// Whether both are of one registration.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entry, &other.entry)
+    }
+
     /// The handler with this compatible string.
     pub(crate) fn for_compatible(compatible: &Compatible) -> Option<Self> {
         Self::find(|handler| handler.compatible() == *compatible)

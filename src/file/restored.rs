@@ -102,7 +102,12 @@ impl Restored {
         if !handler.can_finish(self.data, &self.outcome) {
             return Err(EBUSY);
         }
-        let flbs = flbs_of(handler, EBUSY)?;
+        let mut flbs = flbs_of(handler, EBUSY)?;
+        // The handler may have been registered anew since it retrieved the file, and FLBs with it.
+        if let Some(now) = Handler::for_compatible(&self.compatible).filter(|now| !now.is(handler))
+        {
+            flbs.add(flbs_of(&now, EBUSY)?)?;
+        }
         match &mut self.flbs {
             // Of those that were registered since, the file is counted by the previous kernel, too.
             Some(known) => known.add(flbs)?,

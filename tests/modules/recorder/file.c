@@ -231,6 +231,19 @@ static void exit_first(unsigned int count)
 	}
 }
 
+int rec_handlers_again(void)
+{
+	for (unsigned int i = 0; i < REC_KINDS; i++) {
+		int err;
+
+		liveupdate_unregister_file_handler(&handlers[i]);
+		err = liveupdate_register_file_handler(&handlers[i]);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
 int rec_files_init(void)
 {
 	int err;

@@ -202,9 +202,11 @@ static ssize_t linked_write(struct file *file, const char __user *from, size_t s
 
 	if (err)
 		return err;
-	if (!link)
+	if (link != 1)
 		rec_flbs_exit();
-	else
+	if (link > 1)
+		err = rec_handlers_again();
+	if (link && !err)
 		err = link_all();
 	return err ?: size;
 }

@@ -23,7 +23,8 @@
  *   preserved    what KHO has preserved for the next kernel: number, and pages; the
  *             root of its tree, as KHO's debugfs tells it, is to be written before
  *   unrestored   the same of what the previous kernel preserved and nobody restored
- *   linked    writing 0 unregisters the FLBs, 1 registers them again
+ *   linked    writing 0 unregisters the FLBs, 1 registers them again; 2 unregisters
+ *             the handlers as well, and registers all of it again
  *   ask       "CALLBACK x": from now on this callback, can_preserve or one of an
  *             FLB, asks for FLB x in the new kernel, and notes with what result
  */
@@ -78,6 +79,9 @@ bool rec_unrestored(unsigned long pfn);
 int rec_files_init(void);
 void rec_files_exit(void);
 struct liveupdate_file_handler *rec_handler(unsigned int kind);
+
+/* Unregisters the handlers and registers them again, which then have no FLBs. */
+int rec_handlers_again(void);
 
 int rec_flbs_init(struct dentry *dir);
 void rec_flbs_exit(void);

@@ -35,6 +35,11 @@ pub const TESTS: &[Test] = &[
         &[hand_on, registered_when_retrieved],
     ),
     Test::new(
+        "registered_with_its_handler",
+        Config::new(),
+        &[hand_on, registered_with_its_handler],
+    ),
+    Test::new(
         "asks_for_another",
         Config::new(),
         &[hand_on, asks_for_another],
@@ -189,6 +194,24 @@ fn registered_when_retrieved(ctx: &mut Ctx) -> Result<()> {
     let session = Device::open()?.retrieve_session("one")?;
     let file = session.retrieve(1)?;
     recorder.link(true)?;
+    session.finish()?;
+    recorder.expect(
+        "the last file",
+        "retrieve a1, can_finish a1 1, finish a1 1, y.retrieve, y.finish, x.retrieve, x.finish",
+    )?;
+    has("flbs", X, Some("outgoing 0 incoming 0"))?;
+    drop((file, session));
+    recorder.nothing_left()?;
+    recorder.remove()
+}
+
+/// And it does if its handler, too, is another registration than that which has retrieved it.
+fn registered_with_its_handler(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    recorder.link(false)?;
+    let session = Device::open()?.retrieve_session("one")?;
+    let file = session.retrieve(1)?;
+    recorder.register_again()?;
     session.finish()?;
     recorder.expect(
         "the last file",

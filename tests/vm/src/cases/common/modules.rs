@@ -303,6 +303,11 @@ impl Recorder {
         Self::write("linked", if linked { "1" } else { "0" }).context("linked")
     }
 
+    /// Unregisters the handlers and the FLBs, and registers them again.
+    pub fn register_again(&self) -> Result<()> {
+        Self::write("linked", "2").context("linked")
+    }
+
     /// Unregisters the FLB of the part in Rust, or registers it again, for no handler.
     pub fn link_rust(&self, linked: bool) -> Result<(), Errno> {
         let mut file = OpenOptions::new()
