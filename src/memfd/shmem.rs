@@ -19,6 +19,9 @@ use kernel::{
     sync::aref::ARef,
 };
 
+/// How many of the blocks that an inode counts, of 512 bytes, are in a page.
+const BLOCKS_PER_PAGE: u64 = 1 << (PAGE_SHIFT - 9);
+
 /// Whether `file` is on tmpfs and has no name: a memfd, or as good as one.
 pub(super) fn is_nameless(file: &File) -> bool {
     // SAFETY: The file is open, so that it has an inode, and both are valid.
@@ -73,15 +76,15 @@ impl FrozenMemfd {
         u64::try_from(size).unwrap_or(0)
     }
 
-    /// Number of pages that the file has, be they in memory or swapped out.
+    /// Number of pages that the file has, be they in memory or swapped out, or lost by the swap device. Pages on
+    /// their way into the file, or out of it, are counted, too.
     ///
-    /// One number, where the sum of those two would miss a page that is just being moved.
+    /// These are its blocks. What shmem counts by itself (`alloced`) is too few for good where somebody has
+    /// punched a page that was lost in swap: see known-kernel-issues.rst.
     pub(super) fn nr_populated(&self) -> u64 {
-        // SAFETY: The inode is valid, and one of shmem. The number may change at any time.
-        unsafe {
-            let info = bindings::SHMEM_I(inode(&self.file));
-            addr_of_mut!((*info).alloced).read_volatile() as u64
-        }
+        // SAFETY: The inode is valid. The number may change at any time.
+        let blocks = unsafe { addr_of_mut!((*inode(&self.file)).i_blocks).read_volatile() };
+        blocks / BLOCKS_PER_PAGE
     }
 
     /// The file position in bytes.

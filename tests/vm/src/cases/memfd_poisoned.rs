@@ -2,20 +2,23 @@
 
 //! Memory that the hardware has lost: a memfd that has some cannot be preserved, and says so; without it, it can.
 
+use super::common::cgroup::Cgroup;
 use super::common::data::{self, whole, Extent};
 use super::common::in_the_way::{self, BLOCK};
 use super::common::luo::{Device, Session};
 use super::common::memfd::{self, Mapping};
 use super::common::pages::PAGE;
-use super::common::{only_ours, refused};
+use super::common::{only_ours, refused, seen};
 use crate::ctx::Ctx;
 use crate::frames;
+use crate::init::swap;
 use crate::kmsg::Log;
 use crate::process::Child;
 use crate::test::{Config, Test};
 use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ pub const TESTS: &[Test] = &[
     Test::new("in_the_way", CONFIG, &[in_the_way, arrived]),
     Test::new("late", CONFIG, &[late, arrived]),
     Test::new("untouched", CONFIG, &[hand_on, lose_untouched]),
+    Test::new("in_swap", CONFIG, &[in_swap, hole_arrived]),
 ];
 
 const CONFIG: Config = Config::new().memory_mib(1536).timeout_s(400);
@@ -39,22 +43,29 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// Has the kernel believe that the hardware has lost a page, which is mapped nowhere else.
 fn lose(file: &File) -> Result<()> {
-    // Whoever does this is who touches it.
-    Child::spawn(|_| {
-        if let Ok(map) = Mapping::new(file, SIZE as usize) {
-            map.read(LOST as usize);
-            let _ = map.advise_part(LOST as usize, PAGE, libc::MADV_HWPOISON);
-        }
-    })?
-    .wait()?;
+    lose_page(file, SIZE, LOST)?;
     refused("reading it", read_lost(file), Errno::EIO)
 }
 
+/// The same for any page of a file of any size.
+fn lose_page(file: &File, size: u64, start: u64) -> Result<()> {
+    // Whoever does this is who touches it.
+    Child::spawn(|_| {
+        if let Ok(map) = Mapping::new(file, size as usize) {
+            map.read(start as usize);
+            let _ = map.advise_part(start as usize, PAGE, libc::MADV_HWPOISON);
+        }
+    })?
+    .wait()?;
+    Ok(())
+}
+
 fn read_lost(file: &File) -> Result<(), Errno> {
-    match file.read_exact_at(&mut [0; PAGE], LOST) {
-        Ok(()) => Ok(()),
-        Err(err) => Err(Errno::from_raw(err.raw_os_error().unwrap_or(0))),
-    }
+    file.read_exact_at(&mut [0; PAGE], LOST).map_err(errno)
+}
+
+fn errno(err: std::io::Error) -> Errno {
+    Errno::from_raw(err.raw_os_error().unwrap_or(0))
 }
 
 /// PRESERVE_FD is refused at once, and nothing is left of it.
@@ -203,4 +214,122 @@ fn late(ctx: &mut Ctx) -> Result<()> {
     ensure!(errno == Errno::EHWPOISON, "the kexec: {errno:?}");
     session.unpreserve(1)?;
     let_go_and_preserve(ctx, session, file)
+}
+
+/// What is filled of a memfd that goes to swap, behind which there are holes.
+const FILLED: Extent = Extent {
+    start: 0,
+    len: 8 * PAGE as u64,
+};
+/// Pages that are lost there: one of these, and one that was a hole.
+const LOST_IN_SWAP: [u64; 2] = [3 * PAGE as u64, 11 * PAGE as u64];
+/// A page that is not.
+const HOLE: u64 = 12 * PAGE as u64;
+const IN_SWAP: u64 = 16 * PAGE as u64;
+/// Size of the swap device.
+const SWAP: u64 = 4 << 20;
+
+/// A memfd that goes to swap, and where that is.
+struct Swapped<'a> {
+    file: &'a File,
+    swap: &'a File,
+    /// Whose memory it is.
+    owner: &'a Cgroup,
+}
+
+/// Lets the swap device lose a page, once all but so many of the file are there.
+fn lose_in_swap(ctx: &Ctx, it: &Swapped<'_>, start: u64, stay: usize) -> Result<()> {
+    let Swapped { file, swap, owner } = it;
+    let mut lost = [0; PAGE];
+    file.read_exact_at(&mut lost, start)?;
+    // A page that is on its way there is still in memory.
+    let is_out = || owner.reclaim().is_ok() && seen::resident(file).ok() == Some(stay);
+    ctx.wait_for("the rest is in swap", LONG, is_out)?;
+    let mut page = [0; PAGE];
+    let is_lost = |at: &u64| swap.read_exact_at(&mut page, *at).is_ok() && page == lost;
+    let at = (0..SWAP).step_by(PAGE).find(is_lost);
+    lose_page(swap, SWAP, at.context("it is not in swap")?)?;
+    let read = file.read_exact_at(&mut lost, start).map_err(errno);
+    refused("reading it", read, Errno::EIO)
+}
+
+/// What is lost in swap cannot be handed over. Without it all is that comes later, into holes, too.
+fn in_swap(ctx: &mut Ctx) -> Result<()> {
+    only_ours(ctx, "it hands over what was never in a hole")?;
+    let session = Device::open()?.create_session("swap")?;
+    let swap = memfd::create(SWAP)?;
+    // Not by whoever swaps, which would have to be swapped out.
+    swap.write_all_at(&vec![0; SWAP as usize], 0)?;
+    swap::start(&loop_device(&swap)?, SWAP)?;
+    let owner = Cgroup::new("swapped")?;
+    let file = memfd::create(IN_SWAP)?;
+    owner.inside(|| data::fill(&file, SEED, FILLED))?;
+    let it = Swapped {
+        file: &file,
+        swap: &swap,
+        owner: &owner,
+    };
+    let [first, second] = LOST_IN_SWAP;
+    lose_in_swap(ctx, &it, first, 0)?;
+    refused("what is lost", session.preserve(&file, 1), Errno::EIO)?;
+    memfd::punch(&file, first, PAGE as u64)?;
+    session.preserve(&file, 1)?;
+
+    owner.inside(|| Ok(file.write_all_at(b"soon lost", second)?))?;
+    lose_in_swap(ctx, &it, second, 7)?;
+    let prepared = session.prepare().map_err(|(errno, _)| errno);
+    refused("what is lost later", prepared, Errno::EIO)?;
+    session.unpreserve(1)?;
+    memfd::punch(&file, second, PAGE as u64)?;
+    session.preserve(&file, 1)?;
+
+    // As many pages as were lost.
+    for page in 0..2 {
+        file.write_all_at(b"late", HOLE + page * PAGE as u64)?;
+    }
+    ctx.keep((session, file, swap));
+    Ok(())
+}
+
+fn hole_arrived(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.retrieve_session("swap")?;
+    let file = session.retrieve(1)?;
+    for page in 0..2 {
+        let mut late = [0; 4];
+        file.read_exact_at(&mut late, HOLE + page * PAGE as u64)?;
+        ensure!(late == *b"late", "{late:?} in what was a hole");
+    }
+    memfd::punch(&file, HOLE, 2 * PAGE as u64)?;
+    let [lost, _] = LOST_IN_SWAP;
+    let end = lost + PAGE as u64;
+    let before = whole(lost);
+    let behind = Extent {
+        start: end,
+        len: FILLED.len - end,
+    };
+    data::check(&file, SEED, IN_SWAP, &[before, behind])?;
+    Ok(session.finish()?)
+}
+
+/// A block device whose blocks are in this file.
+fn loop_device(file: &File) -> Result<String> {
+    /// Of `linux/loop.h`.
+    const LOOP_SET_FD: libc::Ioctl = 0x4c00;
+    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+    let control = File::open("/dev/loop-control").context("/dev/loop-control")?;
+    // SAFETY: it takes nothing.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    let path = format!(
+        "/dev/loop{}",
+        Errno::result(number).context("a loop device")?
+    );
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .context(path.clone())?;
+    // SAFETY: it takes a descriptor.
+    Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, file.as_raw_fd()) })
+        .context("LOOP_SET_FD")?;
+    Ok(path)
 }

@@ -6,7 +6,7 @@ pub mod leaks;
 mod mounts;
 pub mod orchestrator;
 mod runner;
-mod swap;
+pub mod swap;
 
 use crate::cmdline::Words;
 use crate::{bench, demo, kmsg, report, tsc};

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A swap device in compressed memory.
+//! Swap devices.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
@@ -13,9 +14,15 @@ const PAGE: u64 = 4096;
 pub fn zram(mib: u32) -> Result<()> {
     let size = u64::from(mib) << 20;
     std::fs::write("/sys/block/zram0/disksize", size.to_string()).context("zram's disksize")?;
-    make_swap("/dev/zram0", size)?;
+    start("/dev/zram0", size)
+}
+
+/// Swaps to this device, of so many bytes.
+pub fn start(device: &str, size: u64) -> Result<()> {
+    make_swap(device, size)?;
+    let name = CString::new(device)?;
     // SAFETY: a string that ends in NUL.
-    Errno::result(unsafe { libc::swapon(c"/dev/zram0".as_ptr(), 0) }).context("swapon")?;
+    Errno::result(unsafe { libc::swapon(name.as_ptr(), 0) }).context("swapon")?;
     Ok(())
 }
 

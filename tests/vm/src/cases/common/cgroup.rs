@@ -64,6 +64,16 @@ impl Cgroup {
         self.limit(Some(self.charged()?))
     }
 
+    /// Puts out of memory what can be: more than there is, which the kernel then says.
+    pub fn reclaim(&self) -> Result<()> {
+        match std::fs::write(self.0.join("memory.reclaim"), "1G") {
+            Err(err) if err.raw_os_error() != Some(libc::EAGAIN) => {
+                Err(err).context("memory.reclaim")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A value of `memory.stat` in bytes. The kernel brings it up to date every few seconds.
     pub fn stat(&self, key: &str) -> Result<u64> {
         self.value("memory.stat", key)
