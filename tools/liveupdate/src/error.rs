@@ -40,7 +40,8 @@ pub enum Error {
     #[error("the session '{0}' was already retrieved")]
     AlreadyRetrieved(SessionName),
     /// The command is not for this kind of session: one for outgoing sessions was sent to an
-    /// incoming one, or the reverse.
+    /// incoming one, or the reverse. Of PRESERVE_FD, where the orchestrator has no extensions, it
+    /// may also be that the file's handler found it invalid.
     #[error("the command is not for this kind of session")]
     WrongKind,
     /// The descriptor is not that of a session.

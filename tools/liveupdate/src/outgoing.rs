@@ -38,6 +38,8 @@ impl OutgoingSession {
         };
         raw::call(self, &mut command).map_err(|errno| match errno {
             Errno::BUSY if self.is_prepared() => Error::Prepared,
+            // Not about the session, but the handler's word about the file.
+            Errno::INVAL if self.is_outgoing() => Error::other("PRESERVE_FD", errno),
             errno => preserve_error(token, errno),
         })
     }
@@ -99,6 +101,12 @@ impl OutgoingSession {
     fn is_prepared(&self) -> bool {
         self.state()
             .is_ok_and(|state| state.state == State::Prepared)
+    }
+
+    /// Whether it is said to be of this kind: an orchestrator without extensions does not tell.
+    fn is_outgoing(&self) -> bool {
+        self.state()
+            .is_ok_and(|state| state.state != State::Updated)
     }
 
     fn unused_token(&self) -> u64 {

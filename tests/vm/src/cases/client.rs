@@ -3,6 +3,7 @@
 //! The client library against a real kernel: what it does, and that its errors say what happened.
 
 use super::common::data::{self, whole};
+use super::common::modules::{Kind, Recorder};
 use super::common::{is_ours, memfd, no_fd_leak, open_fds};
 use crate::ctx::Ctx;
 use crate::test::{Config, Orchestrator, Test};
@@ -33,6 +34,7 @@ pub const TESTS: &[Test] = &[
     Test::new("not_a_session_c", C, &[not_a_session]),
     Test::new("extensions", Config::new(), &[extensions]),
     Test::new("extensions_c", C, &[extensions]),
+    Test::new("invalid_file", Config::new(), &[invalid_file]),
     Test::new("ownership", Config::new(), &[ownership]),
     Test::new("ownership_c", C, &[ownership]),
     Test::new("round_trip", Config::new(), &[hand_on, take_back]),
@@ -179,6 +181,21 @@ fn extensions_there() -> Result<()> {
     let unknown = SessionFlags::from_bits_retain(2);
     says(session.set_flags(unknown), &Error::UnknownFlag)?;
     ensure!(session.state()?.files == 149);
+    Ok(())
+}
+
+/// That a handler finds a file invalid is not said to be about the session.
+fn invalid_file(ctx: &mut Ctx) -> Result<()> {
+    let recorder = Recorder::new(ctx)?;
+    let session = Device::open()?.create_session("client")?;
+    let file = recorder.open(Kind::A, 1)?;
+    recorder.fail("preserve", 1, nix::errno::Errno::EINVAL)?;
+    let invalid = Error::Os {
+        command: "PRESERVE_FD",
+        errno: Errno::INVAL,
+    };
+    says(session.preserve(&file, 1), &invalid)?;
+    session.preserve(&file, 1)?;
     Ok(())
 }
 
