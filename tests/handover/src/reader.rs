@@ -6,6 +6,7 @@
 //! likewise; a panic means that a promise was broken, never that the input was bad.
 
 mod account;
+mod blocks;
 mod memfd;
 mod owners;
 mod range;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads the account of what was handed over, in the steps of the module's `incoming.rs`.
+//! Reads the account of what was handed over, in the steps of the module's `incoming.rs`; what it has twice is refused
+//! as by `session/registry.rs`.
 
-use super::{check_name, Incoming};
+use super::{
+    blocks::{Blocks, Chain},
+    check_name, Incoming,
+};
 use crate::{
     handover::{
         block::{self, Place, MAX_BLOCKS},
@@ -11,6 +15,7 @@ use crate::{
     },
     memory::scratch,
 };
+use rustc_hash::FxHashSet;
 use zerocopy::FromBytes;
 
 /// The account, as far as it is good.
@@ -48,19 +53,29 @@ impl Account {
                 refused.push(format!("FLBs: {why:?}"));
             }
         }
+        let blocks = Blocks::new(incoming);
+        let rest = blocks.begin_chain();
+        assert!(account.pages.iter().all(|&pa| rest.take(pa)));
         let mut found = Vec::new();
-        let walked = walk(incoming, root.sessions_pa, |place, session: &SessionSer| {
-            note_block(&mut account.pages, place);
-            found.push(session.clone());
-        });
+        let chain = blocks.begin_chain();
+        let walked = walk(
+            incoming,
+            &chain,
+            root.sessions_pa,
+            |place, session: &SessionSer| {
+                note_block(&mut account.pages, place);
+                found.push(session.clone());
+            },
+        );
         if let Err(why) = walked {
             refused.push(format!("sessions: {why:?}"));
         }
         for session in found {
-            if let Err(why) = account.read_session(incoming, &session) {
+            if let Err(why) = account.read_session(incoming, &blocks, &session) {
                 refused.push(format!("session: {why:?}"));
             }
         }
+        account.refuse_twins(refused);
         Ok(account)
     }
 
@@ -89,23 +104,51 @@ impl Account {
     fn read_session(
         &mut self,
         incoming: &Incoming<'_>,
+        blocks: &Blocks<'_>,
         session: &SessionSer,
     ) -> Result<(), Malformed> {
         let Some(name) = session.validate()? else {
             return Ok(());
         };
         check_name(&name);
-        let (mut files, mut blocks) = (Vec::new(), Vec::new());
-        walk(incoming, session.files_pa, |place, file: &FileSer| {
-            note_block(&mut blocks, place);
-            files.push(file.clone());
-        })?;
+        let (mut files, mut pages) = (Vec::new(), Vec::new());
+        let chain = blocks.begin_chain();
+        walk(
+            incoming,
+            &chain,
+            session.files_pa,
+            |place, file: &FileSer| {
+                note_block(&mut pages, place);
+                files.push(file.clone());
+            },
+        )?;
         if files.len() as u64 != session.nr_files {
             return Err(Malformed::Count(session.nr_files));
         }
-        self.pages.append(&mut blocks);
+        self.pages.append(&mut pages);
         self.sessions.push(FoundSession { name, files });
         Ok(())
+    }
+
+    /// Leaves of the sessions of one name, and of the files of one token, the first only. The pages of the others stay
+    /// those of the account.
+    fn refuse_twins(&mut self, refused: &mut Vec<String>) {
+        let mut names = FxHashSet::default();
+        self.sessions.retain_mut(|session| {
+            let mut tokens = FxHashSet::default();
+            session.files.retain(|file| {
+                let is_first = tokens.insert(file.token);
+                if !is_first {
+                    refused.push(format!("{:?} {:#x}: twice", session.name, file.token));
+                }
+                is_first
+            });
+            let is_first = names.insert(*session.name.as_array());
+            if !is_first {
+                refused.push(format!("{:?}: twice", session.name));
+            }
+            is_first
+        });
     }
 }
 
@@ -130,12 +173,13 @@ fn root(incoming: &Incoming<'_>, pa: u64) -> Result<LuoSer, Malformed> {
 /// Walks a chain, with an eye on what that takes and on the places.
 fn walk<T: block::Entry>(
     incoming: &Incoming<'_>,
+    chain: &Chain<'_>,
     head: u64,
     mut visit: impl FnMut(Place, &T),
 ) -> Result<(), Malformed> {
     incoming.memory.take_reads();
     let mut last: Option<Place> = None;
-    let walked = block::walk(incoming, head, &mut scratch(), |place, entry: &T| {
+    let walked = block::walk(chain, head, &mut scratch(), |place, entry: &T| {
         let first = last.is_none_or(|last| last.block_pa != place.block_pa);
         let expected = last.filter(|_| !first).map_or(0, |last| last.slot + 1);
         assert_eq!(place.slot, expected, "slots are visited in order");
@@ -147,5 +191,5 @@ fn walk<T: block::Entry>(
     });
     let reads = incoming.memory.take_reads();
     assert!(reads <= 2 * MAX_BLOCKS as u64 + 1, "{reads} reads");
-    walked
+    walked.map_err(|why| chain.explain(why))
 }

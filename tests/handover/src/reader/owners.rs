@@ -4,9 +4,10 @@
 
 use super::{Frames, Report};
 use crate::{handover::PAGE_SIZE, memory::Memory};
+use rustc_hash::FxHashSet;
 
 /// Checks that every frame that a user would get is preserved, that nobody else got it, and that it is no page of the
-/// account or of a description.
+/// account or of a description. That no page of the account is of two chains.
 pub(super) fn check(memory: &Memory, report: &Report) {
     let mut all: Vec<_> = report.data.iter().map(|(_, _, frames)| frames).collect();
     all.sort_unstable();
@@ -28,14 +29,16 @@ pub(super) fn check(memory: &Memory, report: &Report) {
     }
     assert_eq!(covered, given, "not all of a preservation was given out");
 
+    let mut account = FxHashSet::default();
     for &pa in &report.account {
+        assert!(account.insert(pa), "{pa:#x} was read for two chains");
         assert!(!is_in(&all, pa), "{pa:#x} of the account was given out");
     }
     let mut descriptions: Vec<_> = report.descriptions.iter().map(|(_, _, pa)| *pa).collect();
     descriptions.sort_unstable();
     for &pa in &descriptions {
         assert!(!is_in(&all, pa), "{pa:#x} of a description was given out");
-        let is_account = report.account.contains(&pa);
+        let is_account = account.contains(&pa);
         assert!(!is_account, "{pa:#x} is of the account and a description");
     }
     for pair in descriptions.windows(2) {

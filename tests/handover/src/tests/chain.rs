@@ -83,6 +83,7 @@ fn pages_that_are_not_full() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "so many blocks take it an hour")]
 fn most_blocks() {
     let mut memory = Memory::default();
     let blocks: Vec<_> = (0..=MAX_BLOCKS as u64)

@@ -233,3 +233,42 @@ fn pages_of_descriptions() {
         }
     }
 }
+
+/// A list of files is of the session that comes first with it, or of the account's other pages.
+#[test]
+fn lists_of_two() {
+    let intact = Handover::new();
+    for (what, pa) in intact.account() {
+        // It has no files of its own.
+        let mut it = Handover::new();
+        let session = locate::session(&it.memory, it.root.pa, 2);
+        session.set(&mut it.memory, session::FILES, pa);
+        session.set(&mut it.memory, session::NR_FILES, 1);
+        let report = it.read();
+        let why = Malformed::Shared(pa);
+        assert_eq!(report.refused, [format!("session: {why:?}")], "{what}");
+        it.sessions.remove(2);
+        assert_eq!(report.sessions, it.sessions, "{what}");
+    }
+}
+
+/// Of two sessions of one name, and of two files of one token, there is the first.
+#[test]
+fn twins() {
+    let mut it = Handover::new();
+    let [first, second] = [0, 1].map(|i| locate::session(&it.memory, it.root.pa, i));
+    for word in session::NAME..session::NAME + session::NAME_WORDS {
+        let name = first.get(&it.memory, word);
+        second.set(&mut it.memory, word, name);
+    }
+    let token = it.file(FOLIOS).get(&it.memory, file::TOKEN);
+    it.file(TABLES).set(&mut it.memory, file::TOKEN, token);
+    let report = it.read();
+    assert_eq!(
+        report.refused,
+        ["[session 0] 0x0: twice", "[session 0]: twice"]
+    );
+    it.sessions[0].files.remove(TABLES);
+    it.sessions.remove(1);
+    assert_eq!(report.sessions, it.sessions);
+}
