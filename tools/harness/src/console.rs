@@ -26,6 +26,8 @@ const COMPLAINTS: &[&str] = &[
     "suspicious RCU usage",
     "INFO: trying to register non-static key",
     "huh, entered softirq",
+    // From there on nobody looks at locks any more.
+    "Disabling lock debugging",
     // What does not go on: also "self-detected stall", and in I/O wait.
     "detected stall",
     "detected expedited stall",
@@ -48,6 +50,8 @@ const COMPLAINTS: &[&str] = &[
     "list_del corruption",
     "list_add corruption",
     "Out of memory: Killed process",
+    // What was dropped may have been one of these.
+    "printk messages dropped",
     // Data that is not what was written.
     "EXT4-fs error",
     // By a kexec of which nobody else sees what it said: see lifetime::finished_is_not_lost.
@@ -111,6 +115,11 @@ impl Console {
             seen = self.lines.len();
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// The complaints found since the last [`Self::take_complaints`].
+    pub fn complaints(&self) -> &[Complaint] {
+        &self.complaints
     }
 
     /// The complaints found since the last call.
@@ -225,6 +234,7 @@ mod tests {
             "luo-vm: unreferenced object (percpu) 0x607f10a2b000 (size 8):",
             "luo-vm: unreferenced object (phys) 0x04a2b000 (size 4096):",
             "kmemleak: Cannot insert 0xffff888004a2b000 into the object search tree (overlaps existing)",
+            "Disabling lock debugging due to kernel taint",
             "pagealloc: memory corruption",
             "pagealloc: single bit error",
             "get_swap_device: Bad swap file entry 3ffffff",

@@ -98,7 +98,8 @@ pub fn run(batch: &Batch, machine: &Machine, tally: &Tally) -> Result<Vec<String
     };
     let stopped = qemu.stop();
     if let End::Crash(signal) = stopped {
-        if session.left.len() == batch.tests.len() {
+        session.console.read()?;
+        if session.left.len() == batch.tests.len() && !session.has_complaints() {
             return Err(Doubt::Crash(signal).into());
         }
     }
@@ -176,12 +177,11 @@ impl Session<'_> {
 
     /// What the kernel complained about during this test, and else; less what the tests expect.
     fn complaints(&mut self, test: Option<&str>) -> (Vec<String>, Vec<String>) {
-        let allowed = &self.batch.config.allow_log;
         let (mine, others): (Vec<Complaint>, Vec<Complaint>) = self
             .console
             .take_complaints()
             .into_iter()
-            .filter(|complaint| !allowed.iter().any(|piece| complaint.line.contains(piece)))
+            .filter(|complaint| !self.expects(complaint))
             // A VM of one test is all that test's.
             .partition(|complaint| {
                 self.batch.stages > 1 || (test.is_some() && complaint.test.as_deref() == test)
@@ -189,6 +189,17 @@ impl Session<'_> {
         let lines =
             |list: Vec<Complaint>| list.into_iter().map(|complaint| complaint.line).collect();
         (lines(mine), lines(others))
+    }
+
+    /// Whether there is one, of which nobody was told yet.
+    fn has_complaints(&self) -> bool {
+        let mut complaints = self.console.complaints().iter();
+        complaints.any(|complaint| !self.expects(complaint))
+    }
+
+    fn expects(&self, complaint: &Complaint) -> bool {
+        let mut allowed = self.batch.config.allow_log.iter();
+        allowed.any(|piece| complaint.line.contains(piece))
     }
 
     /// A complaint at boot or power-off counts as a failure of its own.
