@@ -143,7 +143,7 @@ NOT_ON_DEBUG = cost::,hostile_users::limited,memfd_accounting::,memfd_interrupt:
 	memfd_retrieved::everything_from_singles
 NOT_ON_KCSAN = cost::,vmm::
 ON_DEBUG = LUO_CMDLINE='no5lvl page_poison=1 pci=noacpi i8042.nokbd i8042.noaux kho_scratch=1200M,16M,16M $(MORE_CMDLINE)' \
-	LUO_MORE_MEMORY=2560 LUO_TIME_FACTOR=3 $(MAKE) --no-print-directory
+	LUO_DEBUG_KERNEL=1 LUO_MORE_MEMORY=2560 LUO_TIME_FACTOR=3 $(MAKE) --no-print-directory
 check-kcsan:
 	@VARIANT=kcsan LUO_SKIP='$(NOT_ON_KCSAN)' $(ON_DEBUG) BUILD=$(BUILD)/kcsan check-vm
 # What lets each step fail comes after the rest, as it wants another luo.ko. Where each small object comes from

@@ -73,6 +73,7 @@ pub struct Config {
     orchestrators: &'static [Orchestrator],
     recorder: bool,
     faults: bool,
+    debug_kernel: bool,
     params: &'static str,
     nested: bool,
     leaks: bool,
@@ -97,6 +98,7 @@ impl Config {
             orchestrators: &[Orchestrator::Default],
             recorder: false,
             faults: false,
+            debug_kernel: false,
             params: "",
             nested: false,
             leaks: false,
@@ -161,6 +163,14 @@ impl Config {
         }
     }
 
+    /// A kernel that looks for faults of its own: only `make check-debug` and `make check-kcsan` have one.
+    pub const fn on_debug_kernel(self) -> Self {
+        Self {
+            debug_kernel: true,
+            ..self
+        }
+    }
+
     /// Parameters for `luo.ko`, e.g. `memfd_v2=1`.
     pub const fn params(self, params: &'static str) -> Self {
         Self { params, ..self }
@@ -201,6 +211,7 @@ impl Config {
             orchestrators: self.orchestrators.to_vec(),
             recorder: self.recorder,
             faults: self.faults,
+            debug_kernel: self.debug_kernel,
             params: self.params.into(),
             nested: self.nested,
             leaks: self.leaks,

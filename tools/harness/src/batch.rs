@@ -160,6 +160,7 @@ mod tests {
             orchestrators: vec![Orchestrator::C, Orchestrator::Default],
             recorder: false,
             faults: false,
+            debug_kernel: false,
             params: String::new(),
             nested: false,
             leaks: false,

@@ -32,6 +32,8 @@ pub struct Options {
     pub recorder: bool,
     /// Whether the kernel and luo.ko can let steps fail.
     pub faults: bool,
+    /// Whether the kernel looks for faults of its own.
+    pub debug_kernel: bool,
     /// So many VMs at a time.
     pub jobs: usize,
     /// The orchestrator that tests run against unless they say otherwise.
@@ -130,6 +132,7 @@ fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
             && (!options.kexec || test.stages > 1)
             && (!test.config.recorder || options.recorder)
             && (!test.config.faults || options.faults)
+            && (!test.config.debug_kernel || options.debug_kernel)
     };
     let told = |mut test: TestInfo| {
         test.config.memory_mib += options.more_memory_mib;

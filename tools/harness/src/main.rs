@@ -77,6 +77,9 @@ struct CheckArgs {
     /// Also the tests that let each step fail: on a kernel with tools/kernel/faults.config, with a luo.ko made with FAULTS=1
     #[arg(long, env = "FAULTS", value_parser = clap::builder::BoolishValueParser::new())]
     faults: bool,
+    /// Also the tests of what a debug kernel reports: on a kernel with tools/kernel/debug.config or kcsan.config
+    #[arg(long, env = "LUO_DEBUG_KERNEL", value_parser = clap::builder::BoolishValueParser::new())]
+    debug_kernel: bool,
     /// No tests whose name contains one of these
     #[arg(long, env = "LUO_SKIP", value_delimiter = ',')]
     skip: Vec<String>,
@@ -189,6 +192,7 @@ fn run() -> Result<ExitCode> {
                 kexec: args.kexec,
                 recorder: args.recorder,
                 faults: args.faults,
+                debug_kernel: args.debug_kernel,
                 jobs: args.jobs,
                 orchestrator: args.orchestrator.into(),
                 output: args

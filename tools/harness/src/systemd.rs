@@ -114,6 +114,7 @@ fn batch(program: &Path) -> Result<Batch> {
             nested: false,
             leaks: false,
             faults: false,
+            debug_kernel: false,
             // A whole system ends and another one starts, on a machine that may be busy.
             timeout_s: 600,
             allow_log: Vec::new(),

@@ -38,6 +38,8 @@ pub struct VmConfig {
     pub recorder: bool,
     /// Whether the kernel and `luo.ko` must be able to let steps fail.
     pub faults: bool,
+    /// Whether the kernel must be one that looks for faults of its own.
+    pub debug_kernel: bool,
     /// Parameters of `luo.ko`.
     pub params: String,
     /// Whether it is to have what it takes to run virtual machines in it: KVM's modules, the sample VMM and its guest.

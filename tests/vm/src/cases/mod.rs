@@ -11,6 +11,7 @@ mod concurrent_incoming;
 mod cost;
 mod cross;
 mod cross_flb;
+mod detectors;
 mod device;
 mod direction;
 mod extensions;
@@ -76,6 +77,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("cost", cost::TESTS),
     ("cross", cross::TESTS),
     ("cross_flb", cross_flb::TESTS),
+    ("detectors", detectors::TESTS),
     ("device", device::TESTS),
     ("direction", direction::TESTS),
     ("extensions", extensions::TESTS),
