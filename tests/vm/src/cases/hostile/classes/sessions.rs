@@ -87,6 +87,12 @@ pub const SESSIONS: &[Class] = &[
     gone("a next block not preserved", "NotPreserved", |it| {
         it.set(it.block(), block::NEXT, it.lost);
     }),
+    gone("a next block beyond memory", "NotPreserved", |it| {
+        it.set(it.block(), block::NEXT, Victim::BEYOND);
+    }),
+    gone("a next block in the kernel", "NotPreserved", |it| {
+        it.set(it.block(), block::NEXT, it.kernel);
+    }),
     gone("the root for files", "Shared", |it| {
         it.set(it.session, session::FILES, it.root.pa);
     }),
