@@ -150,10 +150,12 @@ check-kcsan:
 # KASAN notes: SLUB, which checks it, too, need not note it again.
 check-debug: MORE_CMDLINE := slab_debug=FPZ
 check-debug:
-	$(if $(findstring faults,$(FILTER)),,@VARIANT=debug LUO_SKIP='$(NOT_ON_DEBUG)' \
-		$(ON_DEBUG) BUILD=$(BUILD)/debug has-kasan check-vm)
-	$(if $(findstring faults,$(or $(FILTER),faults)),@VARIANT=debug LUO_SKIP=$(NOT_WITH_FAULTS) \
-		FAULTS=1 FILTER=$(or $(FILTER),faults) $(ON_DEBUG) BUILD=$(BUILD)/debug-faults has-kasan check-vm)
+	@status=0; \
+	$(if $(findstring faults,$(FILTER)),,VARIANT=debug LUO_SKIP='$(NOT_ON_DEBUG)' \
+		$(ON_DEBUG) BUILD=$(BUILD)/debug has-kasan check-vm || status=$$?;) \
+	$(if $(findstring faults,$(or $(FILTER),faults)),VARIANT=debug LUO_SKIP=$(NOT_WITH_FAULTS) \
+		FAULTS=1 FILTER=$(or $(FILTER),faults) $(ON_DEBUG) BUILD=$(BUILD)/debug-faults has-kasan check-vm || status=$$?;) \
+	exit $$status
 
 # Fails unless KASAN looks after the Rust in luo.ko: the kernel's build could leave that out without a word.
 has-kasan: module
@@ -221,8 +223,8 @@ fuzz-merge: FUZZ_GOAL = -set_cover_merge=1 -use_counters=0 $(FUZZ_CORPUS) $(BUIL
 # hours. It comes with a nightly toolchain alone: rustup toolchain install nightly --component miri
 miri:
 	PROPTEST_CASES=2 MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test $(WORKSPACE) -p luo-handover --lib \
-		--target-dir tools/target/miri -- ::array:: ::chain:: ::extent:: ::folio:: ::layout:: ::luo:: ::memfd:: \
-		::radix:: ::runs:: ::singles:: ::table::
+		--target-dir tools/target/miri -- ::array ::chain ::extent:: ::folio:: ::layout:: ::luo:: ::memfd:: \
+		::owners:: ::radix:: ::runs:: ::singles:: ::table::
 
 # In a folder of its own: an object that clippy made is not one to load.
 clippy: setup
