@@ -127,6 +127,7 @@ fn cycles() {
 /// The most that an array can ask for, in a circle: it ends by itself, and at once with a visitor that takes nothing
 /// twice, as the module's does.
 #[test]
+#[cfg_attr(miri, ignore = "so many chunks take it an hour")]
 fn the_largest_cycle() {
     let mut memory = Memory::default();
     let (array, _) = pages(&mut memory, CHUNK_CAPACITY as u32);

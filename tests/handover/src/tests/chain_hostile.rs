@@ -43,7 +43,6 @@ fn cycles() {
 
 /// Cycles about as long as the longest chain, and longer.
 #[test]
-#[cfg_attr(miri, ignore = "so many blocks take it an hour")]
 fn long_cycles() {
     let mut memory = Memory::default();
     let blocks: Vec<_> = (0..MAX_BLOCKS as u64 + 2)
