@@ -189,29 +189,23 @@ fn while_retrieved(ctx: &mut Ctx) -> Result<()> {
 
 /// And it does if the FLB comes when it was retrieved.
 fn registered_when_retrieved(ctx: &mut Ctx) -> Result<()> {
-    let recorder = Recorder::new(ctx)?;
-    recorder.link(false)?;
-    let session = Device::open()?.retrieve_session("one")?;
-    let file = session.retrieve(1)?;
-    recorder.link(true)?;
-    session.finish()?;
-    recorder.expect(
-        "the last file",
-        "retrieve a1, can_finish a1 1, finish a1 1, y.retrieve, y.finish, x.retrieve, x.finish",
-    )?;
-    has("flbs", X, Some("outgoing 0 incoming 0"))?;
-    drop((file, session));
-    recorder.nothing_left()?;
-    recorder.remove()
+    comes_when_retrieved(ctx, |recorder| recorder.link(true))
 }
 
 /// And it does if its handler, too, is another registration than that which has retrieved it.
 fn registered_with_its_handler(ctx: &mut Ctx) -> Result<()> {
+    comes_when_retrieved(ctx, Recorder::register_again)
+}
+
+fn comes_when_retrieved(
+    ctx: &mut Ctx,
+    register: impl FnOnce(&Recorder) -> Result<()>,
+) -> Result<()> {
     let recorder = Recorder::new(ctx)?;
     recorder.link(false)?;
     let session = Device::open()?.retrieve_session("one")?;
     let file = session.retrieve(1)?;
-    recorder.register_again()?;
+    register(&recorder)?;
     session.finish()?;
     recorder.expect(
         "the last file",
