@@ -224,7 +224,7 @@ fuzz-merge: FUZZ_GOAL = -set_cover_merge=1 -use_counters=0 $(FUZZ_CORPUS) $(BUIL
 miri:
 	PROPTEST_CASES=2 MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test $(WORKSPACE) -p luo-handover --lib \
 		--target-dir tools/target/miri -- ::array ::chain:: ::extent:: ::folio:: ::layout:: ::luo:: ::memfd:: \
-		::owners:: ::radix:: ::runs:: ::singles:: ::table::
+		::radix:: ::runs:: ::singles:: ::table::
 
 # In a folder of its own: an object that clippy made is not one to load.
 clippy: setup
