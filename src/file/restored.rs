@@ -94,8 +94,10 @@ impl Restored {
     /// Checks that [`Self::finish`] may be called, and gets ready for it. `EBUSY` if the handler
     /// says no, or is not loaded, or the module of an FLB is going.
     pub(crate) fn can_finish(&mut self) -> Result {
+        // The handler may have been registered anew since it retrieved the file, and FLBs with it.
+        let mut now = Handler::for_compatible(&self.compatible);
         if self.handler.is_none() {
-            self.handler = Handler::for_compatible(&self.compatible);
+            self.handler = now.take();
         }
         let handler = self.handler.as_ref().ok_or(EBUSY)?;
         fault::point()?;
@@ -103,9 +105,7 @@ impl Restored {
             return Err(EBUSY);
         }
         let mut flbs = flbs_of(handler, EBUSY)?;
-        // The handler may have been registered anew since it retrieved the file, and FLBs with it.
-        if let Some(now) = Handler::for_compatible(&self.compatible).filter(|now| !now.is(handler))
-        {
+        if let Some(now) = now.filter(|now| !now.is(handler)) {
             flbs.add(flbs_of(&now, EBUSY)?)?;
         }
         match &mut self.flbs {
