@@ -9,7 +9,7 @@ use super::common::luo::{Device, DEVICE};
 use super::common::modules::{self, Kind, Recorder};
 use super::common::owned::Owned;
 use super::common::scene::{references, Scene};
-use super::common::{memfd, open_fds, refused};
+use super::common::{io_errno, memfd, open_fds, refused};
 use crate::ctx::Ctx;
 use crate::test::{Config, Orchestrator, Test};
 use anyhow::{ensure, Result};
@@ -31,8 +31,7 @@ const BARE: Config = CONFIG
     .allow_log(INSMOD_LOG);
 fn open() -> Result<Device, Errno> {
     let file = OpenOptions::new().read(true).write(true).open(DEVICE);
-    file.map(Device)
-        .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(0)))
+    file.map(Device).map_err(io_errno)
 }
 
 fn insmod(ctx: &mut Ctx) -> Result<()> {

@@ -8,7 +8,7 @@ use super::common::in_the_way::{self, BLOCK};
 use super::common::luo::{Device, Session};
 use super::common::memfd::{self, Mapping};
 use super::common::pages::PAGE;
-use super::common::{only_ours, refused, seen};
+use super::common::{io_errno, only_ours, refused, seen};
 use crate::ctx::Ctx;
 use crate::frames;
 use crate::init::swap;
@@ -61,11 +61,7 @@ fn lose_page(file: &File, size: u64, start: u64) -> Result<()> {
 }
 
 fn read_lost(file: &File) -> Result<(), Errno> {
-    file.read_exact_at(&mut [0; PAGE], LOST).map_err(errno)
-}
-
-fn errno(err: std::io::Error) -> Errno {
-    Errno::from_raw(err.raw_os_error().unwrap_or(0))
+    file.read_exact_at(&mut [0; PAGE], LOST).map_err(io_errno)
 }
 
 /// PRESERVE_FD is refused at once, and nothing is left of it.
@@ -249,7 +245,7 @@ fn lose_in_swap(ctx: &Ctx, it: &Swapped<'_>, start: u64, stay: usize) -> Result<
     let is_lost = |at: &u64| swap.read_exact_at(&mut page, *at).is_ok() && page == lost;
     let at = (0..SWAP).step_by(PAGE).find(is_lost);
     lose_page(swap, SWAP, at.context("it is not in swap")?)?;
-    let read = file.read_exact_at(&mut lost, start).map_err(errno);
+    let read = file.read_exact_at(&mut lost, start).map_err(io_errno);
     refused("reading it", read, Errno::EIO)
 }
 

@@ -46,6 +46,11 @@ pub fn refused<T>(what: &str, result: Result<T, Errno>, wanted: Errno) -> Result
     }
 }
 
+/// The errno of a failed call of the standard library.
+pub fn io_errno(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
 /// The errno at the bottom of an error.
 pub fn errno_of(error: &anyhow::Error) -> Option<Errno> {
     error.chain().find_map(|cause| {

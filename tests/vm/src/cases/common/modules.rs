@@ -2,6 +2,7 @@
 
 //! Modules on top of luo.ko, and what there is to do with the recorder (see tests/modules/recorder/recorder.h).
 
+use super::io_errno;
 use super::luo::DEVICE;
 use crate::ctx::Ctx;
 use anyhow::{ensure, Context, Result};
@@ -313,9 +314,9 @@ impl Recorder {
         let mut file = OpenOptions::new()
             .write(true)
             .open("/dev/luo-recorder-c")
-            .map_err(errno)?;
+            .map_err(io_errno)?;
         let word = if linked { "link" } else { "unlink" };
-        file.write_all(word.as_bytes()).map_err(errno)
+        file.write_all(word.as_bytes()).map_err(io_errno)
     }
 
     /// Lets a callback ask for FLB "x" or "y" in the new kernel, and note what it was told.
@@ -325,23 +326,19 @@ impl Recorder {
 
     /// The value of FLB x, in the file "incoming" or "outgoing"; or of y, in "incoming-y" or "outgoing-y".
     pub fn value(&self, side: &str) -> Result<u64, Errno> {
-        let text = Self::read(side).map_err(errno)?;
+        let text = Self::read(side).map_err(io_errno)?;
         text.parse().map_err(|_| Errno::EBADMSG)
     }
 
     /// Gets FLB x, until it is put.
     pub fn get(&self, side: &str) -> Result<(), Errno> {
-        Self::write(side, "1").map_err(errno)
+        Self::write(side, "1").map_err(io_errno)
     }
 
     /// Puts FLB x.
     pub fn put(&self, side: &str) -> Result<(), Errno> {
-        Self::write(side, "0").map_err(errno)
+        Self::write(side, "0").map_err(io_errno)
     }
-}
-
-fn errno(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
 /// What a file has to say, from its position on.
