@@ -78,7 +78,10 @@ struct Run<'a> {
 /// Runs the tests and gives the sum.
 pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts> {
     let tally = Tally::default();
-    let tests = selected(guest.tests()?, options);
+    let (tests, left_out) = selected(guest.tests()?, options);
+    if !left_out.is_empty() {
+        tally.figure(&format!("left out by --skip: {}", left_out.join(", ")));
+    }
     let logs = options.output.clone();
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
     // The VMs of every run have the same folders.
@@ -116,9 +119,11 @@ pub fn check(inputs: &Inputs, guest: &Guest, options: &Options) -> Result<Counts
     Ok(tally.counts())
 }
 
-fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
+/// The tests to run, and the names of those that only `options.skip` leaves out.
+fn selected(tests: Vec<TestInfo>, options: &Options) -> (Vec<TestInfo>, Vec<String>) {
+    let named =
+        |test: &TestInfo, parts: &[String]| parts.iter().any(|part| test.name.contains(part));
     let wanted = |test: &TestInfo| {
-        let named = |parts: &[String]| parts.iter().any(|part| test.name.contains(part));
         let can = match options.orchestrator {
             // There is no other in that kernel, and no module to insert.
             Orchestrator::BuiltIn => {
@@ -127,8 +132,7 @@ fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
             }
             _ => true,
         };
-        can && (options.filters.is_empty() || named(&options.filters))
-            && !named(&options.skip)
+        can && (options.filters.is_empty() || named(test, &options.filters))
             && (!options.kexec || test.stages > 1)
             && (!test.config.recorder || options.recorder)
             && (!test.config.faults || options.faults)
@@ -140,7 +144,12 @@ fn selected(tests: Vec<TestInfo>, options: &Options) -> Vec<TestInfo> {
         test.config.cmdline = format!("{} {}", options.cmdline, test.config.cmdline);
         test
     };
-    tests.into_iter().filter(wanted).map(told).collect()
+    let (left_out, tests): (Vec<_>, Vec<_>) = tests
+        .into_iter()
+        .filter(wanted)
+        .partition(|test| named(test, &options.skip));
+    let left_out = left_out.into_iter().map(|test| test.name).collect();
+    (tests.into_iter().map(told).collect(), left_out)
 }
 
 impl Run<'_> {
