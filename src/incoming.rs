@@ -17,7 +17,7 @@ use crate::{
     kho::{self, IncomingAccount, Stop},
     log::err_limited,
 };
-use blocks::Blocks;
+use blocks::{explain, Blocks};
 use core::mem::{offset_of, size_of};
 use kernel::prelude::*;
 
@@ -120,15 +120,15 @@ impl Found {
         scratch: &mut Page,
     ) -> Result<(), Stop> {
         let mut file_scratch = KBox::new(Page::ZERO, GFP_KERNEL)?;
-        let blocks = Blocks::new();
+        let blocks = blocks::new();
         // What else there is of the account is in no chain; a list of FLBs that was refused is anything.
-        let rest = blocks.begin_chain();
+        let rest = blocks.begin();
         let flbs_pa = self.flbs.as_ref().map(|_| root.flbs_pa);
         let mut others = Iterator::chain([account.root_pa].into_iter(), flbs_pa);
         if !others.all(|pa| rest.take(pa)) {
             return Err(Stop::NoMemory);
         }
-        let chain = blocks.begin_chain();
+        let chain = blocks.begin();
         let walked = block::walk(
             &chain,
             root.sessions_pa,
@@ -168,7 +168,7 @@ impl Found {
                 Ok(())
             },
         );
-        walked.map_err(|stop| chain.explain(stop))
+        walked.map_err(|stop| explain(&chain, stop))
     }
 }
 
@@ -199,7 +199,7 @@ fn read_files(
 ) -> Result<(KVVec<FileSer>, KVVec<u64>), Stop> {
     let mut files = KVVec::new();
     let mut pages = KVVec::new();
-    let chain = blocks.begin_chain();
+    let chain = blocks.begin();
     let walked = block::walk(
         &chain,
         session.files_pa,
@@ -212,7 +212,7 @@ fn read_files(
             Ok::<_, Stop>(())
         },
     );
-    walked.map_err(|stop| chain.explain(stop))?;
+    walked.map_err(|stop| explain(&chain, stop))?;
     if files.len() as u64 != session.nr_files {
         return Err(Malformed::Count(session.nr_files).into());
     }

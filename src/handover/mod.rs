@@ -10,6 +10,7 @@
 //! of the same machine.
 
 pub(crate) mod block;
+pub(crate) mod chains;
 pub(crate) mod extent;
 pub(crate) mod luo;
 pub(crate) mod memfd;

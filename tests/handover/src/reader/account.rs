@@ -4,7 +4,7 @@
 //! as by `session/registry.rs`.
 
 use super::{
-    blocks::{Blocks, Chain},
+    blocks::{Blocks, Chain, Map},
     check_name, Incoming,
 };
 use crate::{
@@ -53,11 +53,11 @@ impl Account {
                 refused.push(format!("FLBs: {why:?}"));
             }
         }
-        let blocks = Blocks::new(incoming);
-        let rest = blocks.begin_chain();
+        let blocks = Blocks::new(incoming, Map::default());
+        let rest = blocks.begin();
         assert!(account.pages.iter().all(|&pa| rest.take(pa)));
         let mut found = Vec::new();
-        let chain = blocks.begin_chain();
+        let chain = blocks.begin();
         let walked = walk(
             incoming,
             &chain,
@@ -112,7 +112,7 @@ impl Account {
         };
         check_name(&name);
         let (mut files, mut pages) = (Vec::new(), Vec::new());
-        let chain = blocks.begin_chain();
+        let chain = blocks.begin();
         walk(
             incoming,
             &chain,
