@@ -3,13 +3,15 @@
 //! Descriptors of every type there is: those that nobody handles are refused, and nothing is done to them.
 
 use super::super::common::luo::{Device, Session};
-use super::super::common::{is_ours, open_fds, preserve_number, refused, still_works};
+use super::super::common::modules::Inserted;
+use super::super::common::{io_errno, is_ours, open_fds, preserve_number, refused, still_works};
 use crate::ctx::Ctx;
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
-use std::collections::HashMap;
+use nix::mount::{mount, umount2, MntFlags, MsFlags};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,9 @@ const TOKEN: u64 = 77;
 
 /// What is not to be opened for nothing: the machine would be reset, or sleep, or lose its trace.
 const LEFT_OUT: &[&str] = &["/dev/watchdog", "/dev/snapshot", "/free_buffer"];
+/// What has handlers of its own, beside that of memfds, and devices whose files these take.
+const HANDLERS: [&str; 2] = ["luo_sample_rust", "luo_sample_c"];
+const TAKEN: &str = "/dev/luo-sample-";
 /// How many files of one name are enough: there are thousands, most of them one for each process, device or event.
 const MOST: usize = 20;
 
@@ -52,7 +57,7 @@ impl Tree {
     }
 }
 
-fn open(path: &Path) -> Option<File> {
+fn open(path: &Path) -> std::io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let read = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let write = || {
@@ -61,18 +66,20 @@ fn open(path: &Path) -> Option<File> {
             .custom_flags(flags)
             .open(path)
     };
-    read.or_else(|_| write()).ok()
+    read.or_else(|_| write())
 }
 
-/// All of a folder that can be opened is refused. Returns how much that was, and of how many folders.
-fn all_of(session: &Session, folder: &str) -> Result<(usize, usize)> {
+/// All of a folder that can be opened is refused. Tells how much that was, and of how many folders, and which devices
+/// cannot be opened.
+fn all_of(session: &Session, folder: &str) -> Result<String> {
     let mut tree = Tree::default();
     tree.found.push(folder.into());
     tree.below(Path::new(folder));
     let mut refused_files = 0;
+    let mut closed: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for path in tree.found {
         let name = path.display().to_string();
-        if LEFT_OUT.iter().any(|left_out| name.contains(left_out)) {
+        if name.starts_with(TAKEN) || LEFT_OUT.iter().any(|left_out| name.contains(left_out)) {
             continue;
         }
         // What is in a file system with names of its own is tried below, and a link leads anywhere.
@@ -80,14 +87,34 @@ fn all_of(session: &Session, folder: &str) -> Result<(usize, usize)> {
         if folder == "/dev" && is_regular(&path) {
             continue;
         }
-        let Some(file) = open(&path) else {
-            continue;
+        let file = match open(&path) {
+            Ok(file) => file,
+            Err(err) => {
+                let is_device = |it: &Metadata| {
+                    it.file_type().is_char_device() || it.file_type().is_block_device()
+                };
+                if path
+                    .symlink_metadata()
+                    .is_ok_and(|it| folder == "/dev" && is_device(&it))
+                {
+                    closed.entry(io_errno(err) as i32).or_default().push(name);
+                }
+                continue;
+            }
         };
         let result = preserve_number(session, file.as_raw_fd(), TOKEN);
         refused(&name, result, Errno::ENOENT)?;
         refused_files += 1;
     }
-    Ok((refused_files, tree.folders))
+    ensure!(refused_files > 10, "only {refused_files} of {folder}");
+    let folders = tree.folders;
+    let mut figure = format!("{refused_files} in {folders} folders of {folder}");
+    for (errno, names) in closed {
+        let (errno, count) = (Errno::from_raw(errno), names.len());
+        let some = names[..count.min(2)].join(", ");
+        figure += &format!(" ({count} not opened as {errno:?}: {some})");
+    }
+    Ok(figure)
 }
 
 /// What a system call made, if it did.
@@ -183,7 +210,6 @@ fn anonymous() -> Result<Vec<(&'static str, OwnedFd)>> {
 
 /// Files that have lost their names: a regular one is taken, but on tmpfs only.
 fn nameless() -> Result<Vec<(&'static str, OwnedFd)>> {
-    use nix::mount::{mount, umount2, MntFlags, MsFlags};
     use nix::sys::stat::{makedev, mknod, Mode, SFlag};
     const NONE: Option<&str> = None;
     let mode = Mode::from_bits_truncate(0o600);
@@ -230,19 +256,34 @@ fn path_only(session: &Session) -> Result<()> {
 
 /// Descriptors of every type there is.
 pub fn every_type(ctx: &mut Ctx) -> Result<()> {
+    let handlers = match is_ours(ctx) {
+        true => HANDLERS.as_slice(),
+        // It takes none from modules.
+        false => &[],
+    };
+    let inserted = handlers.iter().map(|name| Inserted::new(ctx, name));
+    let _inserted = inserted.collect::<Result<Vec<_>>>()?;
     let device = Device::open()?;
     let session = device.create_session("every type")?;
+    // What /dev/ptmx leads to.
+    let terminals = Path::new("/dev/pts");
+    std::fs::create_dir_all(terminals)?;
+    mount(
+        None::<&str>,
+        terminals,
+        Some("devpts"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .context("devpts")?;
     let before = open_fds()?;
     let mut figure = Vec::new();
     for folder in ["/dev", "/proc", "/sys"] {
-        let (count, folders) = all_of(&session, folder)?;
-        ensure!(count > 10, "only {count} of {folder}");
-        figure.push(format!("{count} in {folders} folders of {folder}"));
+        figure.push(all_of(&session, folder)?);
     }
-    let tty = Path::new("/dev/ptmx");
-    ensure!(tty
-        .metadata()
-        .is_ok_and(|it| it.file_type().is_char_device()));
+    let terminal = open(Path::new("/dev/ptmx")).context("a terminal")?;
+    ensure!(terminal.metadata()?.file_type().is_char_device());
+    drop(terminal);
     let others: Vec<_> = anonymous()?.into_iter().chain(nameless()?).collect();
     for (what, fd) in &others {
         refused(
@@ -256,6 +297,7 @@ pub fn every_type(ctx: &mut Ctx) -> Result<()> {
     path_only(&session)?;
     ctx.figure(&format!("refused: {}", figure.join(", ")));
     ensure!(open_fds()? == before, "a descriptor leaked");
+    umount2(terminals, MntFlags::MNT_DETACH)?;
     if is_ours(ctx) {
         ensure!(session.tokens()?.is_empty(), "something was preserved");
     }
