@@ -297,7 +297,7 @@ pub(crate) fn claim_frames(frames: &[u64]) -> Result<(), Malformed> {
 /// Takes over folios of order `order` that the previous kernel preserved, at frames of any value, to be
 /// made later. Fails at the first that is no such folio, or was taken over before.
 ///
-/// On success the caller owns their memory. No reference to them may be taken before `kho_make_folio()`.
+/// On success the caller owns their memory. No reference to them may be taken before `kho_make_claimed()`.
 ///
 /// Context: may sleep.
 pub(crate) fn claim_folios(frames: &[u64], order: u32) -> Result<(), Malformed> {

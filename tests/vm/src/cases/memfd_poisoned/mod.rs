@@ -2,6 +2,8 @@
 
 //! Memory that the hardware has lost: a memfd that has some cannot be preserved, and says so; without it, it can.
 
+mod retrieved;
+
 use super::common::cgroup::Cgroup;
 use super::common::data::{self, whole, Extent};
 use super::common::in_the_way::{self, BLOCK};
@@ -28,7 +30,17 @@ pub const TESTS: &[Test] = &[
     Test::new("large", CONFIG, &[large, arrived]),
     Test::new("in_the_way", CONFIG, &[in_the_way, arrived]),
     Test::new("late", CONFIG, &[late, arrived]),
-    Test::new("untouched", CONFIG, &[hand_on, lose_untouched]),
+    Test::new("pinned", CONFIG, &[pinned]),
+    Test::new(
+        "untouched",
+        CONFIG,
+        &[retrieved::hand_on, retrieved::lose_untouched],
+    ),
+    Test::new(
+        "uncharged",
+        CONFIG,
+        &[retrieved::hand_on, retrieved::lose_uncharged],
+    ),
     Test::new("in_swap", CONFIG, &[in_swap, hole_arrived]),
 ];
 
@@ -38,13 +50,16 @@ const LARGE: u64 = (BLOCK * PAGE) as u64;
 const SIZE: u64 = 2 * LARGE;
 /// The page that is lost.
 const LOST: u64 = LARGE + 7 * PAGE as u64;
+/// Of this size folios are free for everybody at once, and not only for the CPU that has freed them.
+const FOLIO: u64 = 1 << 20;
+
 /// Far longer than anything takes here.
 const LONG: Duration = Duration::from_secs(60);
 
 /// Has the kernel believe that the hardware has lost a page, which is mapped nowhere else.
 fn lose(file: &File) -> Result<()> {
     lose_page(file, SIZE, LOST)?;
-    refused("reading it", read_lost(file), Errno::EIO)
+    refused("reading it", read_page(file, LOST), Errno::EIO)
 }
 
 /// The same for any page of a file of any size.
@@ -60,8 +75,34 @@ fn lose_page(file: &File, size: u64, start: u64) -> Result<()> {
     Ok(())
 }
 
-fn read_lost(file: &File) -> Result<(), Errno> {
-    file.read_exact_at(&mut [0; PAGE], LOST).map_err(io_errno)
+/// Has the kernel believe that the hardware has lost a page, of which it cannot tell whose it is, and says so.
+fn lose_frame(frame: u64) -> Result<()> {
+    let _ = std::fs::write(
+        "/sys/kernel/debug/hwpoison/corrupt-pfn",
+        format!("{frame:#x}"),
+    );
+    ensure!(frames::is_lost(frame)?, "frame {frame:#x} is not lost");
+    Ok(())
+}
+
+/// The frame of a page of the file.
+fn frame_of(file: &File, start: u64) -> Result<u64> {
+    let map = Mapping::new(file, SIZE as usize)?;
+    map.read(start as usize);
+    Ok(frames::of_mapping(map.address() + start as usize, 1)?[0])
+}
+
+/// The allocator does not have it, and nobody else. It may be in an LRU list, where it stays for good.
+fn is_kept(frame: u64) -> Result<()> {
+    ensure!(
+        frames::is_kept(frame)?,
+        "frame {frame:#x} is lost, and free"
+    );
+    Ok(())
+}
+
+fn read_page(file: &File, start: u64) -> Result<(), Errno> {
+    file.read_exact_at(&mut [0; PAGE], start).map_err(io_errno)
 }
 
 /// PRESERVE_FD is refused at once, and nothing is left of it.
@@ -146,50 +187,6 @@ fn in_the_way(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// Of this size folios are free for everybody at once, and not only for the CPU that has freed them.
-const FOLIO: u64 = 1 << 20;
-
-fn hand_on(ctx: &mut Ctx) -> Result<()> {
-    let session = Device::open()?.create_session("lost")?;
-    let file = folios(FOLIO)?;
-    session.preserve(&file, 1)?;
-    // Where it is in the next kernel, too.
-    let map = Mapping::new(&file, SIZE as usize)?;
-    map.read(LOST as usize);
-    let frame = frames::of_mapping(map.address() + LOST as usize, 1)?[0];
-    ctx.set("frame", frame);
-    ctx.keep((session, file, map));
-    Ok(())
-}
-
-/// It was lost after RETRIEVE_FD, before anybody has touched its folio, and nobody gets it when that is let go.
-fn lose_untouched(ctx: &mut Ctx) -> Result<()> {
-    only_ours(ctx, "nothing is untouched there")?;
-    let session = Device::open()?.retrieve_session("lost")?;
-    let file = session.retrieve(1)?;
-    let frame: u64 = ctx.get("frame")?.parse()?;
-    // Whose it is the kernel cannot tell, and says so.
-    let _ = std::fs::write(
-        "/sys/kernel/debug/hwpoison/corrupt-pfn",
-        format!("{frame:#x}"),
-    );
-    ensure!(frames::is_lost(frame)?, "frame {frame:#x} is not lost");
-    let hole = Extent {
-        start: LOST / FOLIO * FOLIO,
-        len: FOLIO,
-    };
-    memfd::punch(&file, hole.start, hole.len)?;
-    let free = frames::in_use(&[frame])?;
-    ensure!(free.is_empty(), "frame {frame:#x} is lost, and free");
-    let behind = Extent {
-        start: hole.start + FOLIO,
-        len: SIZE - hole.start - FOLIO,
-    };
-    data::check(&file, SEED, SIZE, &[whole(hole.start), behind])?;
-    session.finish()?;
-    Ok(())
-}
-
 /// The page came after PRESERVE_FD: neither PREPARE nor the kexec takes it.
 fn late(ctx: &mut Ctx) -> Result<()> {
     only_ours(ctx, "it hands over what is lost")?;
@@ -210,6 +207,19 @@ fn late(ctx: &mut Ctx) -> Result<()> {
     ensure!(errno == Errno::EHWPOISON, "the kexec: {errno:?}");
     session.unpreserve(1)?;
     let_go_and_preserve(ctx, session, file)
+}
+
+/// It was lost of a large folio that could not be split, as it was preserved: nobody gets it once that is let go.
+fn pinned(_: &mut Ctx) -> Result<()> {
+    let session = Device::open()?.create_session("lost")?;
+    let file = folios(FOLIO)?;
+    session.preserve(&file, 1)?;
+    let frame = frame_of(&file, LOST)?;
+    lose_frame(frame)?;
+    session.unpreserve(1)?;
+    ensure!(frames::is_of_folio(frame)?, "it could be split");
+    memfd::punch(&file, LOST / FOLIO * FOLIO, FOLIO)?;
+    is_kept(frame)
 }
 
 /// What is filled of a memfd that goes to swap, behind which there are holes.
@@ -245,8 +255,7 @@ fn lose_in_swap(ctx: &Ctx, it: &Swapped<'_>, start: u64, stay: usize) -> Result<
     let is_lost = |at: &u64| swap.read_exact_at(&mut page, *at).is_ok() && page == lost;
     let at = (0..SWAP).step_by(PAGE).find(is_lost);
     lose_page(swap, SWAP, at.context("it is not in swap")?)?;
-    let read = file.read_exact_at(&mut lost, start).map_err(io_errno);
-    refused("reading it", read, Errno::EIO)
+    refused("reading it", read_page(file, start), Errno::EIO)
 }
 
 /// What is lost in swap cannot be handed over. Without it all is that comes later, into holes, too.
