@@ -38,6 +38,7 @@ mod luoctl;
 mod luoctl_refused;
 mod memfd_accounting;
 mod memfd_charge;
+mod memfd_collapsed;
 mod memfd_interrupt;
 mod memfd_kexec;
 mod memfd_memory;
@@ -101,6 +102,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("lifetime", lifetime::TESTS),
     ("memfd_accounting", memfd_accounting::TESTS),
     ("memfd_charge", memfd_charge::TESTS),
+    ("memfd_collapsed", memfd_collapsed::TESTS),
     ("memfd_interrupt", memfd_interrupt::TESTS),
     ("listing", listing::TESTS),
     ("luoctl", luoctl::TESTS),
