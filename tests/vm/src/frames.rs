@@ -48,11 +48,6 @@ pub fn in_use(frames: &[u64]) -> Result<Vec<u64>> {
     flagged(frames, USED)
 }
 
-/// Whether a frame is neither free nor in anybody's use. What is kept for good may be in an LRU list all the same.
-pub fn is_kept(frame: u64) -> Result<bool> {
-    Ok(flagged(&[frame], USED & !LRU)?.is_empty())
-}
-
 /// Whether a frame is one of a large folio.
 pub fn is_of_folio(frame: u64) -> Result<bool> {
     Ok(!flagged(&[frame], COMPOUND)?.is_empty())
@@ -104,9 +99,7 @@ fn flagged(frames: &[u64], wanted: u64) -> Result<Vec<u64>> {
 }
 
 /// LRU, SLAB, BUDDY, MMAP, ANON and PGTABLE: include/uapi/linux/kernel-page-flags.h.
-const USED: u64 = LRU | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 26;
-/// LRU.
-const LRU: u64 = 1 << 5;
+const USED: u64 = 1 << 5 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 26;
 /// COMPOUND_HEAD and COMPOUND_TAIL.
 const COMPOUND: u64 = 1 << 15 | 1 << 16;
 /// HWPOISON.

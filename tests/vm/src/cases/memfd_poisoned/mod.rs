@@ -92,10 +92,17 @@ fn frame_of(file: &File, start: u64) -> Result<u64> {
     Ok(frames::of_mapping(map.address() + start as usize, 1)?[0])
 }
 
-/// The allocator does not have it, and nobody else. It may be in an LRU list, where it stays for good.
+/// The allocator does not have it, and nobody else.
 fn is_kept(frame: u64) -> Result<()> {
+    let used = frames::in_use(&[frame])?;
+    ensure!(used.is_empty(), "frame {frame:#x} is lost, and free");
+    Ok(())
+}
+
+/// It is what it was, a part of a large folio, which nobody frees.
+fn stays(frame: u64) -> Result<()> {
     ensure!(
-        frames::is_kept(frame)?,
+        frames::is_of_folio(frame)? && frames::is_lost(frame)?,
         "frame {frame:#x} is lost, and free"
     );
     Ok(())
@@ -216,10 +223,10 @@ fn pinned(_: &mut Ctx) -> Result<()> {
     session.preserve(&file, 1)?;
     let frame = frame_of(&file, LOST)?;
     lose_frame(frame)?;
-    session.unpreserve(1)?;
+    drop(session);
     ensure!(frames::is_of_folio(frame)?, "it could be split");
     memfd::punch(&file, LOST / FOLIO * FOLIO, FOLIO)?;
-    is_kept(frame)
+    stays(frame)
 }
 
 /// What is filled of a memfd that goes to swap, behind which there are holes.

@@ -3,7 +3,8 @@
 //! What is lost of a memfd that came from the previous kernel, before it is in the page cache.
 
 use super::{
-    folios, frame_of, is_kept, is_refused, lose_frame, read_page, FOLIO, LONG, LOST, SEED, SIZE,
+    folios, frame_of, is_kept, is_refused, lose_frame, read_page, stays, FOLIO, LONG, LOST, SEED,
+    SIZE,
 };
 use crate::cases::common::cgroup::Cgroup;
 use crate::cases::common::data::{self, whole, Extent};
@@ -100,7 +101,7 @@ pub fn lose_uncharged(ctx: &mut Ctx) -> Result<()> {
     lose_once_made(first)?;
     let folio = LOST / FOLIO * FOLIO;
     memfd::punch(&file, 0, folio)?;
-    is_kept(first)?;
+    stays(first)?;
 
     full.run(LONG, || {
         refused("PRESERVE_FD", next.preserve(&file, 1), Errno::ENOMEM)
@@ -110,6 +111,6 @@ pub fn lose_uncharged(ctx: &mut Ctx) -> Result<()> {
     refused("what is lost", read_page(&file, LOST), Errno::EIO)?;
     is_refused(&next, &file)?;
     memfd::punch(&file, folio, FOLIO)?;
-    is_kept(second)?;
+    stays(second)?;
     Ok(next.preserve(&file, 1)?)
 }
