@@ -7,7 +7,7 @@ use super::common::data::{self, whole, Extent};
 use super::common::luo::{Device, Session};
 use super::common::memfd::Mapping;
 use super::common::pages::PAGE;
-use super::common::{memfd, refused, seen};
+use super::common::{memfd, refused, seen, where_all_is_committed};
 use crate::ctx::Ctx;
 use crate::process::{Child, Said};
 use crate::procfs::number_in;
@@ -165,16 +165,6 @@ fn retrieve(name: &str) -> Result<(Session, File)> {
     Ok((session, file))
 }
 
-/// Fails unless the cgroup is, before long, charged so many bytes of shared memory.
-fn is_charged(ctx: &Ctx, cgroup: &Cgroup, bytes: u64) -> Result<()> {
-    let mut charged = Ok(0);
-    ctx.wait_for("charge", PATIENCE, || {
-        charged = cgroup.stat("shmem");
-        matches!(charged, Ok(charged) if charged == bytes)
-    })
-    .with_context(|| format!("{charged:?} are charged instead of {bytes}"))
-}
-
 /// Who touches a page first pays for it; `by_turns` is what each then pays.
 fn touched(ctx: &Ctx, by_turns: [u64; 2]) -> Result<()> {
     let (session, file) = retrieve("touched")?;
@@ -193,13 +183,13 @@ fn touched(ctx: &Ctx, by_turns: [u64; 2]) -> Result<()> {
         })?;
     }
     for (payer, bytes) in payers.iter().zip(by_turns) {
-        is_charged(ctx, payer, bytes)?;
+        payer.is_charged(ctx, bytes)?;
     }
     session.finish()?;
     data::check(&file, 0, SIZE, &[whole(SIZE)])?;
     drop(file);
     for payer in &payers {
-        is_charged(ctx, payer, 0).context("when the file is gone")?;
+        payer.is_charged(ctx, 0).context("when the file is gone")?;
     }
     Ok(())
 }
@@ -221,11 +211,11 @@ fn opened_again(ctx: &Ctx) -> Result<()> {
 fn finisher_pays(ctx: &Ctx, session: Session, file: File, seed: u64) -> Result<()> {
     let payer = Cgroup::new("finisher")?;
     payer.run(PATIENCE, || Ok(session.finish()?))?;
-    is_charged(ctx, &payer, SIZE)?;
+    payer.is_charged(ctx, SIZE)?;
     data::check(&file, seed, SIZE, &[whole(SIZE)])?;
-    is_charged(ctx, &payer, SIZE)?;
+    payer.is_charged(ctx, SIZE)?;
     drop(file);
-    is_charged(ctx, &payer, 0).context("when the file is gone")
+    payer.is_charged(ctx, 0).context("when the file is gone")
 }
 
 /// Where there is no room for all of it, nobody is killed and nothing is lost: the rest is charged when it is touched.
@@ -254,7 +244,7 @@ fn full(ctx: &mut Ctx) -> Result<()> {
     memfd::punch(&file, HOLE.start, HOLE.len)?;
     payer.limit(None)?;
     payer.run(PATIENCE, || Ok(outgoing.preserve(&file, 1)?))?;
-    is_charged(ctx, &payer, SIZE - HOLE.len)?;
+    payer.is_charged(ctx, SIZE - HOLE.len)?;
     data::check(&file, 2, SIZE, &around_hole())?;
     ctx.keep(outgoing);
     Ok(())
@@ -307,8 +297,8 @@ fn left_behind(ctx: &Ctx) -> Result<()> {
     user.run(PATIENCE, || {
         data::check(&file, 3, SIZE, &[whole(SIZE)]).context("what was left behind")
     })?;
-    is_charged(ctx, &user, SIZE)?;
-    is_charged(ctx, &leaver, 0)
+    user.is_charged(ctx, SIZE)?;
+    leaver.is_charged(ctx, 0)
 }
 
 /// A file that nobody has any more is not brought in, only to be thrown away.
@@ -325,17 +315,12 @@ fn let_go(_: &Ctx) -> Result<()> {
 
 /// Strict overcommit, with all that may be committed given to others, is no reason to lose memory that is in use anyway.
 fn committed() -> Result<()> {
-    let set = |name, value| {
-        let path = format!("/proc/sys/vm/{name}");
-        std::fs::write(&path, value).context(path)
-    };
-    set("overcommit_kbytes", "1")?;
     let before = number_in("/proc/meminfo", "Committed_AS:")?;
     let session = Device::open()?.retrieve_session("committed")?;
-    set("overcommit_memory", "2")?;
-    let other = memfd::create(SIZE).and_then(|file| Ok(memfd::write_at(&file, 0, b"more")?));
-    let file = session.retrieve(1);
-    set("overcommit_memory", "0")?;
+    let (other, file) = where_all_is_committed(|| {
+        let other = memfd::create(SIZE).and_then(|file| Ok(memfd::write_at(&file, 0, b"more")?));
+        (other, session.retrieve(1))
+    })?;
     ensure!(other.is_err(), "that proves nothing: there is room");
     let file = file?;
     let blocks = || Ok::<_, anyhow::Error>(file.metadata()?.blocks() * 512);

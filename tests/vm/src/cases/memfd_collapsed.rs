@@ -7,14 +7,13 @@ use super::common::data::{self, whole};
 use super::common::luo::Device;
 use super::common::memfd::Mapping;
 use super::common::pages::PAGE;
-use super::common::{memfd, only_ours, refused, seen};
+use super::common::{memfd, only_ours, refused, seen, where_all_is_committed};
 use crate::ctx::Ctx;
 use crate::process::Child;
 use crate::test::{Config, Test};
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::time::Duration;
 
 /// The cases.
 pub const TESTS: &[Test] = &[Test::new("in_vain", Config::new(), &[preserve, collapse])];
@@ -25,8 +24,6 @@ const SEED: u64 = 8;
 const SIZE: u64 = 2 << 20;
 /// What there is of it. The rest are holes.
 const FILLED: u64 = SIZE / 2;
-/// The kernel brings a cgroup's numbers up to date every few seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn preserve(ctx: &mut Ctx) -> Result<()> {
     let session = Device::open()?.create_session(SESSION)?;
@@ -49,16 +46,13 @@ fn collapse(ctx: &mut Ctx) -> Result<()> {
     // With the same mapping, at the same address.
     let user = Child::holder(|| payer.enter())?;
 
-    std::fs::write("/proc/sys/vm/overcommit_kbytes", "1")?;
-    std::fs::write("/proc/sys/vm/overcommit_memory", "2")?;
-    let collapsed = loop {
+    let collapsed = where_all_is_committed(|| loop {
         match collapse_for(&user, &map) {
             // What was just brought in is on its way to its LRU list.
             Err(Errno::EAGAIN) => {}
             done => break done,
         }
-    };
-    std::fs::write("/proc/sys/vm/overcommit_memory", "0")?;
+    })?;
     refused("MADV_COLLAPSE", collapsed, Errno::EINVAL)?;
 
     let resident = seen::resident(&file)?;
@@ -66,19 +60,13 @@ fn collapse(ctx: &mut Ctx) -> Result<()> {
         resident == FILLED as usize / PAGE,
         "{resident} pages were brought in"
     );
-    let mut charged = Ok(0);
-    ctx.wait_for("the process to pay", PATIENCE, || {
-        charged = payer.stat("shmem");
-        charged.as_ref().ok() == Some(&FILLED)
-    })
-    .with_context(|| format!("{charged:?} are charged instead of {FILLED}"))?;
+    payer.is_charged(ctx, FILLED)?;
     data::check(&file, SEED, SIZE, &[whole(FILLED)])?;
     Ok(session.finish()?)
 }
 
 /// MADV_COLLAPSE of what another process has mapped there.
 fn collapse_for(user: &Child, map: &Mapping) -> Result<(), Errno> {
-    const MADV_COLLAPSE: libc::c_int = 25;
     let part = libc::iovec {
         iov_base: map.address() as *mut libc::c_void,
         iov_len: SIZE as usize,
@@ -95,7 +83,7 @@ fn collapse_for(user: &Child, map: &Mapping) -> Result<(), Errno> {
             process.as_raw_fd(),
             &part,
             1,
-            MADV_COLLAPSE,
+            memfd::MADV_COLLAPSE,
             0,
         )
     };

@@ -185,12 +185,7 @@ fn with_room(ctx: &mut Ctx) -> Result<()> {
         "{before:?}, then {after:?}"
     );
     ctx.figure(&format!("{before:?}, then {after:?}"));
-    let mut charged = Ok(0);
-    ctx.wait_for("the charge", PATIENCE, || {
-        charged = guest.payer.stat("shmem");
-        matches!(charged, Ok(charged) if charged == SIZE as u64)
-    })
-    .with_context(|| format!("{charged:?} are charged"))?;
+    guest.payer.is_charged(ctx, SIZE as u64)?;
     ctx.keep(guest);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 //! A memory cgroup, and processes in it.
 
+use crate::ctx::Ctx;
 use crate::frames;
 use crate::process::Child;
 use anyhow::{Context, Result};
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const ROOT: &str = "/sys/fs/cgroup";
+/// Far longer than it takes the kernel to bring `memory.stat` up to date.
+const UP_TO_DATE: Duration = Duration::from_secs(60);
 
 /// A cgroup with the memory controller. It is removed when this is dropped.
 #[derive(Debug)]
@@ -77,6 +80,16 @@ impl Cgroup {
     /// A value of `memory.stat` in bytes. The kernel brings it up to date every few seconds.
     pub fn stat(&self, key: &str) -> Result<u64> {
         self.value("memory.stat", key)
+    }
+
+    /// Fails unless it is, before long, charged so many bytes of shared memory.
+    pub fn is_charged(&self, ctx: &Ctx, bytes: u64) -> Result<()> {
+        let mut charged = Ok(0);
+        ctx.wait_for("charge", UP_TO_DATE, || {
+            charged = self.stat("shmem");
+            matches!(charged, Ok(charged) if charged == bytes)
+        })
+        .with_context(|| format!("{charged:?} are charged instead of {bytes}"))
     }
 
     /// How many pages the kernel has for those in it, but for those of small objects.

@@ -14,6 +14,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Of `asm-generic/mman-common.h`, which the libc crate does not know.
+pub const MADV_COLLAPSE: libc::c_int = 25;
+
 /// A memfd that can be sealed, of this size, all hole.
 pub fn create(size: u64) -> Result<File> {
     create_with(libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING, size)
@@ -246,9 +249,8 @@ impl Mapping {
         Errno::result(unsafe { libc::madvise(self.start.byte_add(start), len, advice) }).map(drop)
     }
 
-    /// Makes large folios of a part of it: MADV_COLLAPSE, which the libc crate does not know.
+    /// Makes large folios of a part of it.
     pub fn collapse(&self, start: usize, len: usize) -> Result<(), Errno> {
-        const MADV_COLLAPSE: libc::c_int = 25;
         self.advise_part(start, len, MADV_COLLAPSE)
     }
 

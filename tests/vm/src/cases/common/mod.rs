@@ -51,6 +51,19 @@ pub fn io_errno(error: std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
+/// Does something under strict overcommit, with all that may be committed given to others.
+pub fn where_all_is_committed<T>(body: impl FnOnce() -> T) -> Result<T> {
+    let set = |name, value| {
+        let path = format!("/proc/sys/vm/{name}");
+        std::fs::write(&path, value).context(path)
+    };
+    set("overcommit_kbytes", "1")?;
+    set("overcommit_memory", "2")?;
+    let done = body();
+    set("overcommit_memory", "0")?;
+    Ok(done)
+}
+
 /// The errno at the bottom of an error.
 pub fn errno_of(error: &anyhow::Error) -> Option<Errno> {
     error.chain().find_map(|cause| {

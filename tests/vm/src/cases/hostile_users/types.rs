@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -69,6 +69,11 @@ fn open(path: &Path) -> std::io::Result<File> {
     read.or_else(|_| write())
 }
 
+fn is_device(path: &Path) -> bool {
+    let kind = path.symlink_metadata().map(|it| it.file_type());
+    kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device())
+}
+
 /// All of a folder that can be opened is refused. Tells how much that was, and of how many folders, and which devices
 /// cannot be opened.
 fn all_of(session: &Session, folder: &str) -> Result<String> {
@@ -90,13 +95,7 @@ fn all_of(session: &Session, folder: &str) -> Result<String> {
         let file = match open(&path) {
             Ok(file) => file,
             Err(err) => {
-                let is_device = |it: &Metadata| {
-                    it.file_type().is_char_device() || it.file_type().is_block_device()
-                };
-                if path
-                    .symlink_metadata()
-                    .is_ok_and(|it| folder == "/dev" && is_device(&it))
-                {
+                if folder == "/dev" && is_device(&path) {
                     closed.entry(io_errno(err) as i32).or_default().push(name);
                 }
                 continue;

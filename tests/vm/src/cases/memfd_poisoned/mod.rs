@@ -52,7 +52,6 @@ const SIZE: u64 = 2 * LARGE;
 const LOST: u64 = LARGE + 7 * PAGE as u64;
 /// Of this size folios are free for everybody at once, and not only for the CPU that has freed them.
 const FOLIO: u64 = 1 << 20;
-
 /// Far longer than anything takes here.
 const LONG: Duration = Duration::from_secs(60);
 

@@ -19,6 +19,8 @@ use nix::errno::Errno;
 
 /// Another page that is lost, in the first folio.
 const FIRST_LOST: u64 = 9 * PAGE as u64;
+
+/// Preserves a file, and notes where its pages are that will be lost.
 pub fn hand_on(ctx: &mut Ctx) -> Result<()> {
     let session = Device::open()?.create_session("lost")?;
     let file = folios(FOLIO)?;
@@ -74,7 +76,7 @@ fn between(extent: Extent, end: u64) -> Extent {
     }
 }
 
-/// The frame of a page of the file.
+/// What [`hand_on`] noted of a page.
 fn frame(ctx: &Ctx, place: u64) -> Result<u64> {
     Ok(ctx.get(&place.to_string())?.parse()?)
 }
